@@ -1,0 +1,40 @@
+# make demo   the whole path on real photographs, a few minutes of training included: runs/demo/before_after.png
+# make test   the tests
+# Both find a fitting Python, make .venv and install into it first.
+
+PYTHON := $(shell for v in 3.11 3.10 3.9; do \
+	p=$$(command -v python$$v) && "$$p" -c 'import sys, venv; sys.exit(sys.version_info[:2] != tuple(map(int, "'$$v'".split("."))))' \
+	2>/dev/null && echo "$$p" && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+COCO ?=
+
+.PHONY: demo test lint format benchmarks clean
+
+demo: $(VENV)/installed
+	@$(BIN)/python -m benchmarks.demo --coco="$(COCO)" --out=runs/demo
+
+test: $(VENV)/installed
+	@$(BIN)/python -m pytest -q
+
+lint: $(VENV)/installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(VENV)/installed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+benchmarks: $(VENV)/installed
+	@set -e; for name in conversion input_pipeline quality serving; do $(BIN)/python -m benchmarks.$$name; done
+
+$(VENV)/installed: setup.py
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "error: TensorFlow 2.15 needs Python 3.11, 3.10 or 3.9 and none was found; install one (Debian, Ubuntu: apt install python3.11 python3.11-venv)" >&2; exit 1; fi
+	@echo "Installing into $(VENV) with $(PYTHON) (once; about 2 GB)"
+	@"$(PYTHON)" -m venv $(VENV) || { echo "error: $(PYTHON) cannot make a virtual environment; install its venv module (Debian, Ubuntu: apt install $$(basename $(PYTHON))-venv)" >&2; exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[test]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

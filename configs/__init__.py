@@ -1,0 +1,1 @@
+"""What a run is: one recipe a file, and how our commands start and fail."""

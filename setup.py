@@ -1,0 +1,61 @@
+"""Packaging of Cleanplate; `make test` and `make demo` install from here into `.venv`."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+_EXTRAS = {
+    "gpu": ["tensorflow[and-cuda]==2.15.1"],
+    "dask": ["apache-beam[dask]"],
+    # The photographs `make demo` trains on without COCO are shipped inside these two.
+    "photos": ["scikit-image>=0.22", "scikit-learn>=1.3"],
+    "demo": ["gradio>=4"],
+    "onnx": ["tf2onnx", "onnxruntime"],
+}
+_EXTRAS["test"] = ["pytest>=8", "pytest-timeout", "hypothesis", "ruff==0.17.6", "psutil", "pyyaml", "opencv-python-headless<5", *_EXTRAS["photos"]]
+
+# One console script an entry point: cleanplate-train is python -m training.train, and so on.
+_ENTRY_POINTS = [
+    "preprocessing.coco_to_tfrecord",
+    "preprocessing.verify",
+    "preprocessing.watermark",
+    "training.preview",
+    "training.train",
+    "serving.export",
+    "serving.server",
+    "serving.client",
+]
+
+setup(
+    name="cleanplate",
+    version="0.1.0",
+    description="Removes overlays (watermarks, date stamps, text) from photographs: a TensorFlow pipeline",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(
+        include=["configs*", "preprocessing*", "training*", "serving*"],
+    ),
+    package_data={"serving": ["tf_serving/*"]},
+    python_requires=">=3.9,<3.12",
+    install_requires=[
+        "tensorflow==2.15.1",  # the last line that TensorFlow Addons supports
+        "tensorflow-addons==0.23.0",
+        "tensorflow-serving-api==2.15.1",
+        "numpy<2",
+        "apache-beam>=2.60",
+        "absl-py",
+        "google-crc32c",
+        "grpcio",
+        "ijson",
+        "ml-collections",
+        "pillow",
+        "tqdm",
+    ],
+    extras_require=_EXTRAS,
+    entry_points={
+        "console_scripts": [
+            f"cleanplate-{module.split('.')[1].replace('_', '-')} = {module}:run" for module in _ENTRY_POINTS
+        ]
+    },
+)

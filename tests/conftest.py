@@ -1,0 +1,51 @@
+"""Fixtures shared by all folders: real photographs, and a dataset made of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import training.devices
+
+# Two logical CPU devices, so that distribution is tested in the same process; before TensorFlow starts.
+training.devices.split_cpu(2)
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A COCO folder of the photographs that scikit-image and scikit-learn ship."""
+    from preprocessing import sample_photos
+
+    folder = tmp_path_factory.mktemp("photos") / "coco"
+    sample_photos.write_coco_folder(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(photos, tmp_path_factory):
+    """TFRecords of the photographs: splits train and val."""
+    from preprocessing.convert import convert
+
+    folder = tmp_path_factory.mktemp("dataset")
+    annotations = str(photos / "annotations" / "instances.json")
+    convert(str(photos / "images"), str(folder), "train=11,val=3", annotations=annotations, shard_mb=0.4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def canvas_path(tmp_path_factory):
+    """A tiled text canvas, 300 x 300."""
+    from preprocessing import canvas
+
+    path = tmp_path_factory.mktemp("canvas") / "mark.png"
+    canvas.save_whole(canvas.tile(canvas.text_stamp("Sample", size=20), size=300, gap=12, rotate=20), str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def astronaut(photos):
+    """A photograph, uint8 [512, 512, 3]."""
+    return np.asarray(Image.open(photos / "images" / "astronaut.jpg"))
