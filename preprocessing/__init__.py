@@ -1,0 +1,3 @@
+"""Images in, TFRecords out."""
+
+import configs.environment  # noqa: F401  (before TensorFlow and Beam)

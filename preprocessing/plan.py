@@ -1,0 +1,123 @@
+"""The shard plan: which pictures go into which shard, with all that the annotations say about them.
+
+    OUTPUT_DIR/unfinished-job/plan/train-00000-of-00002.tfrecord.json      one ShardPlan each
+
+A plan is a file of its own, and its path is what travels through Beam: the job graph stays small however many
+pictures there are, and the annotations reach only the worker that writes them. A plan depends on the
+arguments and the folder alone, never on the workers, so that a shard planned again is the same shard.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Union
+
+import numpy as np
+
+from configs.command_line import UserError
+from preprocessing import schema, splits, storage
+from preprocessing.coco import Annotations
+
+
+class ShardPlan(NamedTuple):
+    """All that a worker needs to write one shard.
+
+    Attributes:
+      shard: its file name.
+      rank: the first picture's place in the shuffled data set; the others follow on.
+      images_dir: where the pictures are.
+      check: how they are checked, as in `checks.check_picture`.
+      pictures: one dict each: `name` (below images_dir) and, where known, `id`, `size` [width, height], `boxes`
+        [[x, y, w, h]], `categories`, `texts`, `areas`, `crowds` and `captions`.
+    """
+
+    shard: str
+    rank: int
+    images_dir: str
+    check: str
+    pictures: list[dict[str, Any]]
+
+
+class Listing(NamedTuple):
+    """A folder's pictures: sorted names, and bytes of each (int64 [N])."""
+
+    names: list[str]
+    sizes: np.ndarray
+    hidden: int
+
+
+def list_pictures(images_dir: str) -> Listing:
+    """Lists a folder and the folders below it.
+
+    Every file counts as a picture, so that what is none is reported; only hidden ones (.DS_Store) are passed
+    over.
+
+    Raises:
+      UserError: there is no such folder, or nothing in it.
+    """
+    files = sorted(storage.list_files(images_dir))
+    pictures = [file for file in files if not _is_hidden(file.name)]
+    if not pictures:
+        state = "no pictures in it" if files or storage.exists(images_dir) else "no such folder"
+        raise UserError(f"--images_dir={images_dir}: {state}; it must hold the pictures, such as COCO's train2017")
+    sizes = np.fromiter((file.size for file in pictures), np.int64, len(pictures))
+    return Listing([file.name for file in pictures], sizes, len(files) - len(pictures))
+
+
+def plan_shards(
+    listing: Listing,
+    annotations: Annotations,
+    wanted: dict[str, Union[int, float]],
+    images_dir: str,
+    shard_bytes: float,
+    seed: int,
+    check: str,
+) -> Iterator[ShardPlan]:
+    """Yields every shard's plan, one at a time: those of ten million pictures need not be in memory together.
+
+    Raises:
+      UserError: more pictures are wanted than there are.
+    """
+    order = splits.shuffled(listing.names, seed)
+    for split, ranks in splits.cut_splits(wanted, len(order)).items():
+        total = int(listing.sizes[order[ranks.start : ranks.stop]].sum())
+        shards = splits.shard_ranges(ranks, total, shard_bytes)
+        for index, shard in enumerate(shards):
+            names = (listing.names[picture] for picture in order[shard.start : shard.stop])
+            yield ShardPlan(
+                schema.shard_name(split, index, len(shards)),
+                shard.start,
+                images_dir,
+                check,
+                [_describe(name, annotations) for name in names],
+            )
+
+
+def missing_pictures(annotations: Annotations, names: Sequence[str]) -> list[str]:
+    """The pictures that the annotations name and the folder lacks, sorted."""
+    return sorted(annotations.images.keys() - set(names)) if annotations.images else []
+
+
+def write_plan(plan: ShardPlan, directory: str) -> str:
+    """Writes a plan into a folder and returns its path."""
+    path = storage.join(directory, f"{plan.shard}.json")
+    storage.write_json(path, plan._asdict(), indent=0)
+    return path
+
+
+def read_plan(path: str) -> ShardPlan:
+    """Reads what `write_plan` wrote."""
+    return ShardPlan(**storage.read_json(path))
+
+
+def _describe(name: str, annotations: Annotations) -> dict[str, Any]:
+    image = annotations.images.get(name)
+    if image is None:
+        return {"name": name}
+    objects = annotations.objects(name)
+    texts = [annotations.categories[category] for category in objects.categories]
+    known = {"id": image.id, "size": image.size, **objects._asdict(), "texts": texts}
+    known["captions"] = annotations.captions(name)
+    return {"name": name, **{key: value for key, value in known.items() if value not in (None, [])}}
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or "/." in name
