@@ -1,0 +1,174 @@
+"""A run learns, is resumed, keeps its best weights, and refuses what it cannot use."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from configs import default
+from configs.command_line import UserError
+from training import exportable, loop, schedule
+from training.validation import Validation, make_restore
+
+
+def _config(dataset, canvas_path, **fields):
+    config = default.get_config()
+    config.data.dir, config.data.crop, config.data.shuffle_crops = str(dataset), 48, 64
+    config.source = f"watermark:canvas={canvas_path}"
+    config.model.features, config.model.blocks = (16, 24), (1, 1)
+    config.batch_size, config.steps, config.log_every = 8, 60, 10
+    config.eval_every = config.checkpoint_every = 30
+    config.val_crops, config.val_crop = 4, 64
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def _train(config, workdir):
+    return loop.train_and_evaluate(config, str(workdir), tf.distribute.OneDeviceStrategy("/cpu:0"), False)
+
+
+@pytest.fixture(scope="module")
+def trained(dataset, canvas_path, tmp_path_factory):
+    """A finished short run: its recipe, folder and last figures."""
+    config, workdir = _config(dataset, canvas_path), tmp_path_factory.mktemp("run")
+    return config, workdir, _train(config, workdir)
+
+
+def test_a_short_run_already_restores_covered_pixels(trained):
+    config, _, figures = trained
+    assert figures["covered_psnr"] > Validation(config).before["covered_psnr"] + 0.5
+
+
+def test_tensorboard_holds_scalars_and_pictures(trained):
+    (events,) = (trained[1] / "tensorboard").iterdir()
+    tags = {value.tag for event in tf.compat.v1.train.summary_iterator(str(events)) for value in event.summary.value}
+    assert {
+        "config",
+        "training/loss",
+        "training/gradient_norm",
+        "training/learning_rate",
+        "training/images_per_second",
+        "validation/psnr",
+        "validation/covered_psnr",
+        "validation/clean_overlaid_restored",
+    } <= tags
+
+
+def test_the_best_weights_are_exportable_and_do_what_validation_said(trained):
+    config, workdir, _ = trained
+    loaded = exportable.load(str(workdir))
+    validation = Validation(config)
+    again = validation.judge(make_restore(loaded.network)(validation.corrupted))
+    assert again["psnr"] == pytest.approx(loaded.info["validation_psnr"], abs=0.01)
+    assert loaded.stride == 4 and loaded.info["step"] in (30, 60)
+    json.dumps(loaded.info)
+
+
+def test_a_finished_run_is_not_trained_again(trained, tmp_path):
+    config, workdir, figures = trained
+    shutil.copytree(workdir, tmp_path / "run")
+    before = exportable.load(str(tmp_path / "run")).network.get_weights()
+    again = _train(config, tmp_path / "run")
+    assert again == pytest.approx(figures, abs=1e-3)
+    for one, other in zip(before, exportable.load(str(tmp_path / "run")).network.get_weights()):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_interrupted_run_continues_at_its_checkpoint(trained, tmp_path, monkeypatch):
+    config, workdir, _ = trained
+    shutil.copytree(workdir, tmp_path / "run")
+    # As if killed after the first checkpoint: the newest is step 30's.
+    (tmp_path / "run" / "checkpoints" / "checkpoint").write_text('model_checkpoint_path: "ckpt-30"\n')
+    started_at = []
+    progress = schedule.progress
+    monkeypatch.setattr(schedule, "progress", lambda step, *rest: started_at.append(step) or progress(step, *rest))
+    _train(config, tmp_path / "run")
+    assert started_at[0] == 30 and started_at[-1] == 60
+
+
+def test_a_workdir_of_another_config_is_refused_with_the_difference(trained, dataset, canvas_path):
+    other = _config(dataset, canvas_path, learning_rate=0.5, **{"data.crop": 64})
+    with pytest.raises(UserError) as caught:
+        _train(other, trained[1])
+    message = str(caught.value)
+    assert "config.learning_rate is 0.5 here and 0.001 there" in message
+    assert "config.data.crop is 64 here and 48 there" in message
+    assert "config.steps" not in message
+
+
+def test_a_run_without_a_validated_checkpoint_cannot_be_exported(trained, tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        exportable.load(str(tmp_path))
+    shutil.copy(trained[1] / "config.json", tmp_path)
+    with pytest.raises(UserError, match="no validated checkpoint"):
+        exportable.load(str(tmp_path))
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_step(dataset, canvas_path, tmp_path):
+    config = _config(dataset, canvas_path, learning_rate=1e30, warmup=0.0, clip_norm=1e30)
+    with pytest.raises(UserError, match="step 10: the loss is (nan|inf)"):
+        _train(config, tmp_path)
+
+
+@pytest.mark.parametrize("fields, warned", [({"mask_target": False}, True), ({}, False), ({"target": "clean"}, False)])
+def test_a_mark_that_covers_most_pixels_is_warned_of_unless_targets_are_clean(
+    dataset, tmp_path, caplog, fields, warned
+):
+    pixels = np.zeros((200, 200, 4), np.uint8)
+    pixels[:, ::10] = pixels[:, 1::3] = pixels[:, 2::3] = 128
+    Image.fromarray(pixels).save(tmp_path / "dense.png")
+    config = _config(dataset, tmp_path / "dense.png", steps=6, **fields)
+    _train(config, tmp_path / "run")
+    assert ("the median" in caplog.text and "config.target=clean" in caplog.text) == warned
+
+
+def test_a_damaged_record_ends_the_run_and_names_the_remedy(dataset, canvas_path, tmp_path):
+    shutil.copytree(dataset, tmp_path / "data")
+    for shard in (tmp_path / "data").glob("train-*"):
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        shard.write_bytes(content)
+    with pytest.raises(UserError, match="preprocessing.verify"):
+        _train(_config(tmp_path / "data", canvas_path), tmp_path / "run")
+
+
+def test_a_budget_of_minutes_ends_the_run_and_the_schedule_with_it():
+    assert schedule.progress(10, 1000, 3.0, 4.0) == 0.75
+    assert schedule.progress(900, 1000, 1.0, 4.0) == 0.9
+    assert schedule.progress(5000, 1000, 1.0, 0.0) == 1.0
+
+
+def test_the_learning_rate_rises_then_falls_to_zero():
+    rates = [schedule.cosine(done, 1e-3, 0.1) for done in np.linspace(0, 1, 101)]
+    assert rates[10] == pytest.approx(1e-3) and rates[100] == pytest.approx(0.0, abs=1e-12)
+    assert all(a < b for a, b in zip(rates[2:10], rates[3:11])) and all(a > b for a, b in zip(rates[10:-1], rates[11:]))
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ([], "--workdir"),
+        (["--workdir=w", "--config=absent.py"], "absent.py"),
+        (["--workdir=w", "--config.data.dir=nowhere", "--config.source=clean"], "nowhere"),
+        (["--workdir=w", "--config.no_such_field=1"], "no_such_field"),
+        (["--workdir=w", "--virtual_devices=0"], "--virtual_devices=0"),
+    ],
+)
+def test_the_command_says_in_one_line_what_it_cannot_use(arguments, words, tmp_path, request):
+    environment = {"PYTHONPATH": str(request.config.rootpath), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    config = (
+        []
+        if any("--config=" in argument for argument in arguments)
+        else [f"--config={request.config.rootpath / 'configs' / 'default.py'}"]
+    )
+    command = [sys.executable, "-m", "training.train", *config, *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 1
+    assert words in done.stderr and "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if "bfloat16" not in line] == [done.stderr.splitlines()[-1]]
+    assert not (tmp_path / "w").exists()

@@ -1,0 +1,126 @@
+"""The compiled step: what it computes, and that neither XLA nor the number of replicas changes it."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import default
+from configs.command_line import UserError
+from training import corruption, devices, models, pairs, step
+
+
+def _config(canvas_path, **fields):
+    config = default.get_config()
+    config.source = f"watermark:canvas={canvas_path}"
+    config.model.features, config.model.blocks = (4, 6), (1, 1)
+    config.batch_size, config.data.crop = 4, 32
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def _crops(astronaut, count):
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, 480, (count, 2))
+    return np.stack([astronaut[y : y + 32, x : x + 32] for y, x in corners])
+
+
+def _train(config, astronaut, steps, replicas=1, jit=False, corrupt_on="device"):
+    """Runs a few steps; returns losses and the weights after them."""
+    if replicas == 1:
+        strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    else:
+        strategy = devices.mirrored_strategy()
+        assert strategy.num_replicas_in_sync == replicas
+    with strategy.scope():
+        restorer = models.build(config)
+        network = restorer.network
+        # Adam's first steps turn a gradient that is rounding noise into a full step; this epsilon does not.
+        optimizer = tf.keras.optimizers.Adam(1e-3, epsilon=1e-4)
+        optimizer.build(network.trainable_variables)
+    train_step = step.make_train_step(strategy, restorer, optimizer, config, jit, corrupt_on)
+    crops = _crops(astronaut, 4 * steps)
+    batches = tf.data.Dataset.from_tensor_slices(crops).batch(4, drop_remainder=True)
+    if corrupt_on == "host":
+        batches = pairs.overlaid_on_host(batches, config)
+    losses = [
+        float(train_step(images, tf.constant(number, tf.int64), tf.constant(1e-3))["loss"])
+        for number, images in enumerate(strategy.experimental_distribute_dataset(batches))
+    ]
+    return losses, [variable.numpy() for variable in network.trainable_variables]
+
+
+@pytest.mark.parametrize("target", ["same", "clean"])
+def test_the_loss_of_the_identity_is_what_numpy_computes(canvas_path, astronaut, target):
+    config = _config(canvas_path, target=target, covered_weight=1.5)
+    losses, _ = _train(config, astronaut, 1)
+
+    crops = tf.constant(_crops(astronaut, 4) / 255.0, tf.float32)
+    corrupt = corruption.build(config.source)
+    draw = [corrupt(crops, corruption.picture_seeds(0, tf.constant(0), stream, 4)) for stream in (0, 1)]
+    (source, covered), (other, alpha) = ([part.numpy() for part in pair] for pair in draw)
+    if target == "clean":
+        other, alpha = crops.numpy(), np.zeros_like(alpha)
+    weights = (1.0 + 1.5 * (covered > 0.02)) * (alpha == 0)
+    per_picture = [
+        np.average(np.abs(one - two).mean(-1), weights=weight[..., 0])
+        for one, two, weight in zip(source, other, weights)
+    ]
+    assert losses[0] == pytest.approx(np.mean(per_picture), rel=1e-5)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_two_replicas_learn_what_one_does(canvas_path, astronaut, jit):
+    config = _config(canvas_path)
+    one, one_weights = _train(config, astronaut, 8, replicas=1, jit=jit)
+    two, two_weights = _train(config, astronaut, 8, replicas=2, jit=jit)
+    np.testing.assert_allclose(one, two, rtol=1e-4)
+    for single, mirrored in zip(one_weights, two_weights):
+        np.testing.assert_allclose(single, mirrored, atol=2e-4)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_overlaying_on_the_host_learns_what_the_device_does(canvas_path, astronaut, replicas):
+    config = _config(canvas_path)
+    device, device_weights = _train(config, astronaut, 4)
+    host, host_weights = _train(config, astronaut, 4, replicas, corrupt_on="host")
+    np.testing.assert_allclose(device, host, rtol=1e-4)
+    for one, other in zip(device_weights, host_weights):
+        np.testing.assert_allclose(one, other, atol=2e-4)
+
+
+def test_xla_learns_what_the_plain_graph_does(canvas_path, astronaut):
+    # Where source and target agree, the absolute error has a kink that rounding decides; the square has none.
+    config = _config(canvas_path, loss="mse")
+    plain, _ = _train(config, astronaut, 8)
+    compiled, _ = _train(config, astronaut, 8, jit=True)
+    np.testing.assert_allclose(plain, compiled, rtol=1e-4)
+
+
+def test_an_uneven_batch_an_unknown_loss_and_a_missing_source_are_named(canvas_path):
+    strategy = devices.mirrored_strategy()
+    for fields, words in [
+        ({"batch_size": 5}, "batch_size=5 .* 2 replicas"),
+        ({"loss": "huber"}, "'huber'"),
+        ({"source": ""}, "config.source is empty"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            step.make_train_step(strategy, None, None, _config(canvas_path, **fields), False)
+
+
+def test_xla_compiles_the_step_once_and_not_for_every_draw(canvas_path, tmp_path):
+    # XLA writes every module that it compiles into a folder.
+    script = f"""
+import numpy as np, training, tensorflow as tf
+from training import corruption
+corrupt = tf.function(corruption.build({f"watermark:canvas={canvas_path}"!r}), jit_compile=True)
+for step in range(5):
+    corrupt(tf.zeros([2, 16, 16, 3]), corruption.picture_seeds(0, tf.constant(step), 0, 2))
+"""
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+    compiled = list(tmp_path.glob("*after_optimizations.txt"))
+    assert len(compiled) == 1, [path.name for path in compiled]

@@ -1,0 +1,3 @@
+"""TFRecords in, a trained restoration network out."""
+
+import configs.environment  # noqa: F401  (before TensorFlow)

@@ -1,0 +1,41 @@
+"""Pictures side by side on one sheet, with words above them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_MARGIN, _LINE = 8, 20  # pixels
+
+
+def contact_sheet(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[Sequence[str]]) -> Image.Image:
+    """Lays pictures out.
+
+    Args:
+      rows: of pictures, uint8 `[H, W, 3]`, all of one size, as many in each row.
+      captions: words above each picture of each row; an empty row of captions takes no room.
+
+    Returns:
+      RGB, on white.
+    """
+    height, width = rows[0][0].shape[:2]
+    heads = [_LINE if any(row) else 0 for row in captions]
+    sheet = Image.new(
+        "RGB",
+        (
+            _MARGIN + len(rows[0]) * (width + _MARGIN),
+            _MARGIN + len(rows) * (height + _MARGIN) + sum(heads),
+        ),
+        "white",
+    )
+    draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(14), _MARGIN
+    for pictures, words, head in zip(rows, captions, heads):
+        for column, picture in enumerate(pictures):
+            left = _MARGIN + column * (width + _MARGIN)
+            if head:
+                draw.text((left, top), words[column], "black", font)
+            sheet.paste(Image.fromarray(picture), (left, top + head))
+        top += head + height + _MARGIN
+    return sheet

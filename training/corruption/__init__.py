@@ -1,0 +1,69 @@
+"""In-graph corruption: what a spec names, as a function of clean pictures and seeds."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from training.corruption import compose, random
+from training.corruption import spec as spec_lib
+from training.corruption.compose import Corruption
+from training.corruption.watermark import WatermarkOverlay
+
+# Opacity above which a pixel counts as covered: a fainter overlay changes it by a few levels at most.
+COVERED = 0.02
+
+
+def _make(spec: spec_lib.Spec) -> Corruption:
+    if isinstance(spec, spec_lib.Chain):
+        return compose.chain([_make(part) for part in spec.parts])
+    if isinstance(spec, spec_lib.Choice):
+        return compose.choice([_make(option) for option in spec.options], spec.weights)
+    if isinstance(spec, spec_lib.Clean):
+        return compose.clean
+    return _LEAVES[type(spec)](spec)
+
+
+_LEAVES = {
+    spec_lib.Watermark: WatermarkOverlay,
+}
+
+
+def build(text: str) -> Corruption:
+    """Makes the corruption that a spec names.
+
+    Args:
+      text: a spec, see `training.corruption.spec`.
+
+    Returns:
+      `corrupt(clean, seeds) -> (corrupted, alpha)`, pure graph ops that XLA compiles once: `clean` float32
+      `[N, H, W, 3]` in 0..1, H and W known when traced, `seeds` int32 `[N, 2]`, one a picture; `corrupted` like
+      `clean`, on the 256 levels of an 8-bit picture; `alpha` float32 `[N, H, W, 1]`, the overlay's opacity where it
+      fell, 0 where nothing did. The same seed gives the same overlay whichever pictures stand beside it.
+
+    Raises:
+      UserError: the spec or a file that it names cannot be used.
+    """
+    corruption = _make(spec_lib.parse(text))
+
+    def corrupt(clean: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        corrupted, alpha = corruption(clean, seeds)
+        return compose.to_levels(corrupted), alpha
+
+    return corrupt
+
+
+def picture_seeds(run_seed: int, step: tf.Tensor, stream: int, global_batch: int) -> tf.Tensor:
+    """Derives one seed a picture of a global batch.
+
+    Args:
+      run_seed: the run's seed.
+      step: int32 or int64 scalar, the training step.
+      stream: tells independent draws of one step apart (source, target, …).
+      global_batch: pictures in the step over all replicas; a replica takes its own rows, so that a step draws the
+        same whether one device computes it or eight.
+
+    Returns:
+      int32 `[global_batch, 2]`.
+    """
+    step_seed = random.bits(tf.stack([tf.constant(run_seed, tf.int32), tf.cast(step, tf.int32)]), [2], stream)
+    return tf.bitcast(random.bits(tf.bitcast(step_seed, tf.int32), [global_batch, 2]), tf.int32)

@@ -1,0 +1,57 @@
+"""Joining corruptions: one after the other, or one of several a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from training.corruption import random
+
+Corruption = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+
+def to_levels(pictures: tf.Tensor) -> tf.Tensor:
+    """Clips to 0..1 and rounds to the 256 levels of an 8-bit picture."""
+    return tf.round(tf.clip_by_value(pictures, 0.0, 1.0) * 255.0) / 255.0
+
+
+def clean(pictures: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The pictures as they are."""
+    del seeds
+    return pictures, tf.zeros_like(pictures[..., :1])
+
+
+def chain(parts: Sequence[Corruption]) -> Corruption:
+    """One after the other, each on an 8-bit picture; what any of them covers is covered."""
+
+    def corrupt(pictures: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        open_share = tf.ones_like(pictures[..., :1])
+        for number, part in enumerate(parts):
+            pictures, alpha = part(to_levels(pictures), random.fold(seeds, number))
+            open_share *= 1.0 - alpha
+        return pictures, 1.0 - open_share
+
+    return corrupt
+
+
+def choice(options: Sequence[Corruption], weights: Sequence[float]) -> Corruption:
+    """One of several for each picture.
+
+    All are computed for all pictures: a branch a picture would leave an accelerator waiting, and XLA has none.
+    """
+    ends = np.cumsum(weights)[:-1]
+
+    def corrupt(pictures: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        draw = random.per_picture(seeds, 1)
+        chosen = tf.reduce_sum(tf.cast(draw >= ends.astype(np.float32), tf.int32), axis=1)
+        corrupted, alpha = tf.zeros_like(pictures), tf.zeros_like(pictures[..., :1])
+        for number, option in enumerate(options):
+            mine = (chosen == number)[:, None, None, None]
+            result, covered = option(pictures, random.fold(seeds, number))
+            corrupted, alpha = tf.where(mine, result, corrupted), tf.where(mine, covered, alpha)
+        return corrupted, alpha
+
+    return corrupt

@@ -1,0 +1,49 @@
+"""What an export takes from a training run: the weights that did best in validation."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+from configs.command_line import UserError
+from training import models
+from training.workdir import BestWeights, read_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Exportable:
+    """A trained network, what tiling must know of it, and what a report should say of it.
+
+    Attributes:
+      network: float32 `[N, H, W, 3]` in 0..1 to the same form, H and W multiples of `stride`.
+      stride: the network sees pictures in steps of so many pixels.
+      halo: pixels on each side that an output pixel depends on.
+      info: JSON-ready: `config`, `step`, `validation_psnr` in dB, `receptive_field` in pixels a side.
+    """
+
+    network: tf.keras.Model
+    stride: int
+    halo: int
+    info: dict[str, Any]
+
+
+def load(workdir: str) -> Exportable:
+    """Loads what a run has learned.
+
+    Raises:
+      UserError: the folder holds no run, or one without a validated checkpoint.
+    """
+    config = read_config(workdir)
+    restorer = models.build(config)
+    best = BestWeights(workdir, restorer.network)
+    if not best.restore():
+        raise UserError(f"workdir {workdir}: holds no validated checkpoint yet; train until its first validation")
+    info = {
+        "config": config.to_dict(),
+        "step": best.step,
+        "validation_psnr": round(best.psnr, 3),
+        "receptive_field": 2 * restorer.halo + 1,
+    }
+    return Exportable(restorer.network, restorer.stride, restorer.halo, info)

@@ -1,0 +1,120 @@
+r"""Shows what a corruption spec does to pictures.
+
+    python -m training.preview --spec='watermark:canvas=mark.png,scale=0.5..1.5+jpeg:quality=60..90' \
+        --images=photos --out=sheet.png
+
+In: a folder of pictures, or one picture.
+
+Out: a PNG. Each row is one picture: as it is, then corrupted with several seeds; above each stands its seed. With
+--alpha, a row of what the overlay covers follows. The same seed gives the same overlay in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+from PIL import Image
+
+from configs import command_line
+from configs.command_line import UserError
+from training import corruption
+from training.contact_sheet import contact_sheet
+
+_SPEC = flags.DEFINE_string("spec", None, "The corruption spec.", required=True)
+_IMAGES = flags.DEFINE_string("images", None, "A folder of pictures, or one picture.", required=True)
+_OUT = flags.DEFINE_string("out", "sheet.png", "The PNG to write.")
+_ROWS = flags.DEFINE_integer("rows", 4, "Pictures shown, at most.", 1)
+_COLUMNS = flags.DEFINE_integer("columns", 4, "Seeds tried on each.", 1)
+_SIDE = flags.DEFINE_integer("side", 256, "Side of the crop shown, in pixels.", 1)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the first column.")
+_ALPHA = flags.DEFINE_bool("alpha", False, "Show below each row what the overlay covers.")
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+
+def _read_crop(path: Path, side: int) -> np.ndarray:
+    """The centre of a picture, uint8 `[side, side, 3]`; a smaller one is enlarged to fit."""
+    try:
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+    except OSError as error:
+        raise UserError(f"picture {path}: cannot be read ({error}); take it out of --images") from None
+    enlarge = side / min(picture.size)
+    if enlarge > 1.0:
+        picture = picture.resize([max(side, round(length * enlarge)) for length in picture.size])
+    left, top = ((length - side) // 2 for length in picture.size)
+    return np.asarray(picture.crop((left, top, left + side, top + side)))
+
+
+def preview(
+    spec: str,
+    images: str,
+    out: str,
+    rows: int = 4,
+    columns: int = 4,
+    side: int = 256,
+    seed: int = 0,
+    alpha: bool = False,
+) -> None:
+    """Writes a contact sheet.
+
+    Args:
+      spec: see `training.corruption.spec`.
+      images: a folder of pictures, or one picture.
+      out: the PNG to write.
+      rows: pictures shown, at most.
+      columns: seeds tried on each.
+      side: of the crop shown, in pixels.
+      seed: of the first column; those after it count up.
+      alpha: show below each row what the overlay covers.
+
+    Raises:
+      UserError: the spec or a file cannot be used.
+    """
+    corrupt = corruption.build(spec)
+    path = Path(images)
+    if not path.exists():
+        raise UserError(f"--images={images}: no such file or folder")
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES) if path.is_dir() else [path]
+    if not files:
+        raise UserError(f"--images={images}: holds no pictures")
+    shown, captions = [], []
+    for number, file in enumerate(files[:rows]):
+        crop = _read_crop(file, side)
+        clean = tf.tile(tf.cast(crop, tf.float32)[None] / 255.0, [columns, 1, 1, 1])
+        seeds = tf.constant([[seed + column, number] for column in range(columns)], tf.int32)
+        corrupted, covered = corrupt(clean, seeds)
+        shown.append([crop, *tf.cast(tf.round(corrupted * 255.0), tf.uint8).numpy()])
+        captions.append([file.name, *(f"seed {seed + column}, {number}" for column in range(columns))])
+        if alpha:
+            grey = np.repeat(tf.cast(tf.round(covered * 255.0), tf.uint8).numpy(), 3, axis=-1)
+            shown.append([np.zeros_like(crop), *grey])
+            captions.append([""] * (columns + 1))
+    temporary = Path(f"{out}.tmp")
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(shown, captions).save(temporary, "PNG")
+        temporary.replace(out)
+    except OSError as error:
+        raise UserError(f"--out={out}: cannot be written ({error.strerror})") from None
+
+
+def main(argv: Sequence[str]) -> None:
+    """Reads the flags and writes the sheet."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    preview(_SPEC.value, _IMAGES.value, _OUT.value, _ROWS.value, _COLUMNS.value, _SIDE.value, _SEED.value, _ALPHA.value)
+    print(_OUT.value)
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    command_line.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,69 @@
+r"""Trains a restoration network on TFRecords.
+
+    python -m training.train --config=configs/default.py --workdir=runs/mine \
+        --config.data.dir=tfrecords --config.source='watermark:canvas=mark.png,opacity=0.8..1'
+
+In: a folder that `preprocessing.coco_to_tfrecord` finished, with the splits that `config.data` names.
+
+Out: WORKDIR/
+    config.json      the recipe
+    checkpoints/     the newest states; the same command continues from them
+    best/            the weights that did best in validation; `serving.export` takes these
+    tensorboard/     tensorboard --logdir=WORKDIR
+
+Any field of the recipe is overridden on the command line: --config.batch_size=64. The batch is global: it is spread
+over all devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from configs import command_line
+from configs.command_line import UserError
+from training import devices, loop
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/default.py", "The recipe.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+_JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "Compile the step with XLA; auto: where there is a GPU.")
+_PRECISION = flags.DEFINE_enum(
+    "precision",
+    "auto",
+    ["auto", "float32", "bfloat16"],
+    "What convolutions on the CPU compute in; auto: bfloat16 where the CPU has it in hardware.",
+)
+_CORRUPT_ON = flags.DEFINE_enum(
+    "corrupt_on", "device", ["device", "host"], "Overlay pictures in the compiled step, or in tf.data; the same pairs."
+)
+_VIRTUAL_DEVICES = flags.DEFINE_integer(
+    "virtual_devices", 1, "Split the CPU into so many devices, to try distribution."
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains as the flags say."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    try:
+        config = _CONFIG.value
+        config.lock()
+    except OSError:  # ml_collections reports a file that it could not load when the config is first used
+        path = flags.FLAGS["config"].config_filename
+        raise UserError(f"--config={path}: cannot be read; name a file such as configs/default.py") from None
+    devices.split_cpu(_VIRTUAL_DEVICES.value)
+    devices.use_bfloat16(_PRECISION.value)
+    loop.train_and_evaluate(
+        config, _WORKDIR.value, devices.mirrored_strategy(), devices.use_jit(_JIT.value), _CORRUPT_ON.value
+    )
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    command_line.run(main)
+
+
+if __name__ == "__main__":
+    run()
