@@ -1,0 +1,61 @@
+"""Restores pictures through a server, ours or TF Serving.
+
+    python -m serving.client --server=localhost:8500 photos/ restored/
+
+In: a picture, or a folder of them with the folders in it. Out: the same names under OUT_DIR, in the input's format
+(JPEG at quality 95), with its size and metadata (EXIF, ICC profile, XMP, IPTC, copyright) and its alpha.
+
+    photos/                        restored/
+      holiday/0001.jpg               holiday/0001.jpg
+      scan.png                       scan.png
+      notes.txt                                            left alone, and counted
+
+Nothing is overwritten unless `--overwrite` says so: a picture that OUT_DIR has is skipped, so that the same command
+goes on where it was interrupted. A picture that cannot be restored gets a line that says why, and the others go on;
+the exit code is 1 then.
+
+For code: `from serving.client import Restorer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from configs import command_line
+from configs.command_line import UserError
+from serving import entry_flags
+from serving.folder import restore_folder
+from serving.restorer import Refused, Restorer
+
+__all__ = ["Refused", "Restorer", "main", "run"]
+
+_FLAGS = flags.FlagValues()
+_SERVER = flags.DEFINE_string("server", "localhost:8500", "host:port of the server's gRPC.", flag_values=_FLAGS)
+_MODEL_NAME = flags.DEFINE_string("model_name", "cleanplate", "What the server calls the model.", flag_values=_FLAGS)
+_DEADLINE = flags.DEFINE_float(
+    "deadline_seconds", 60.0, "How long one picture may take, retries included.", 0.001, flag_values=_FLAGS
+)
+_IN_FLIGHT = flags.DEFINE_integer("in_flight", 4, "Requests under way at once.", 1, flag_values=_FLAGS)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Restore again what OUT_DIR has already.", flag_values=_FLAGS)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reads the flags, restores, and prints the summary."""
+    if len(argv) != 3:
+        raise UserError("two arguments are needed: python -m serving.client --server=HOST:PORT IN OUT_DIR")
+    with Restorer(_SERVER.value, _MODEL_NAME.value, _DEADLINE.value) as restorer:
+        summary = restore_folder(restorer, argv[1], argv[2], in_flight=_IN_FLIGHT.value, overwrite=_OVERWRITE.value)
+    print(summary)
+    return 1 if summary.failures else 0
+
+
+def run() -> None:
+    """The console script."""
+    entry_flags.adopt(_FLAGS)
+    command_line.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,111 @@
+"""Writes a trained network as a SavedModel that any server with TensorFlow can load.
+
+    python -m serving.export --workdir=runs/demo/train --export_dir=runs/demo/export
+
+In: a workdir of `python -m training.train`, with a checkpoint. Out: the next version, in one step; versions are never
+replaced, and a server that watches the folder switches to the new one by itself.
+
+    EXPORT_DIR/
+      1/
+        saved_model.pb, variables/                   signatures serving_default and restore, see serving/saved_model.py
+        assets.extra/tf_serving_warmup_requests      replayed by servers before the version answers
+        export_info.json                             where the weights come from, how the graph cuts pictures
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from configs import command_line
+from configs.command_line import UserError
+from serving import entry_flags, saved_model
+
+_FLAGS = flags.FlagValues()
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "The folder that training wrote its checkpoints into.", flag_values=_FLAGS
+)
+_EXPORT_DIR = flags.DEFINE_string(
+    "export_dir", None, "The folder that holds the version folders; made if missing.", flag_values=_FLAGS
+)
+_VERSION = flags.DEFINE_integer(
+    "version", None, "The version to write; default: one more than the largest.", flag_values=_FLAGS
+)
+_TILE = flags.DEFINE_integer(
+    "tile", None, "Side of a tile in pixels; default: 512, or five times the halo if more.", 1, flag_values=_FLAGS
+)
+_MAX_UNTILED_PIXELS = flags.DEFINE_integer(
+    "max_untiled_pixels", None, "Larger pictures are tiled; default: a tile with its halo.", 0,
+    flag_values=_FLAGS,
+)  # fmt: skip
+_MAX_PIXELS = flags.DEFINE_integer(
+    "max_pixels", saved_model.DEFAULT_MAX_PIXELS, "Larger pictures are refused.", 1, flag_values=_FLAGS
+)
+
+
+def export(
+    workdir: str,
+    export_dir: str,
+    *,
+    version: int | None = None,
+    tile: int | None = None,
+    max_untiled_pixels: int | None = None,
+    max_pixels: int = saved_model.DEFAULT_MAX_PIXELS,
+) -> pathlib.Path:
+    """Exports the network that training left in `workdir`.
+
+    Args:
+      workdir: training's folder.
+      export_dir, version, tile, max_untiled_pixels, max_pixels: see `saved_model.write_saved_model`.
+
+    Returns:
+      The version's folder.
+
+    Raises:
+      UserError: no checkpoint in `workdir`, the version exists, or `export_dir` cannot be written.
+    """
+    # Training's models take seconds to import: not for --help and typing errors.
+    from training import exportable
+
+    trained = exportable.load(workdir)
+    return saved_model.write_saved_model(
+        trained.network,
+        stride=trained.stride,
+        halo=trained.halo,
+        info=trained.info,
+        export_dir=export_dir,
+        version=version,
+        tile=tile,
+        max_untiled_pixels=max_untiled_pixels,
+        max_pixels=max_pixels,
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Reads the flags and exports."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag here, --help lists them")
+    for flag in (_WORKDIR, _EXPORT_DIR):
+        if not flag.value:
+            raise UserError(f"--{flag.name} is missing; python -m serving.export --help shows a whole command")
+    path = export(
+        _WORKDIR.value,
+        _EXPORT_DIR.value,
+        version=_VERSION.value,
+        tile=_TILE.value,
+        max_untiled_pixels=_MAX_UNTILED_PIXELS.value,
+        max_pixels=_MAX_PIXELS.value,
+    )
+    print(f"exported {path}; serve it with python -m serving.server --model_base_path={path.parent}")
+
+
+def run() -> None:
+    """The console script."""
+    entry_flags.adopt(_FLAGS)
+    command_line.run(main)
+
+
+if __name__ == "__main__":
+    run()

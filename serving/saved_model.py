@@ -1,0 +1,125 @@
+"""Writes a trained network as a SavedModel that needs nothing but TensorFlow.
+
+EXPORT_DIR/
+  1/                                  the version; the next number by default, never replaced
+    saved_model.pb, variables/        the graph with both signatures, and the weights
+    assets.extra/tf_serving_warmup_requests
+    export_info.json                  where the weights come from and how the graph cuts pictures
+
+serving_default    image_bytes string [N] (JPEG, PNG, BMP, GIF; sizes may differ) -> restored_bytes string [N] (PNG)
+restore            images uint8 [N, H, W, 3], any H, W >= 1 -> restored uint8 [N, H, W, 3]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Callable
+
+import tensorflow as tf
+
+from serving import image_codec, tiling, versions, warmup
+
+DEFAULT_MODEL_NAME = "cleanplate"
+DEFAULT_MAX_PIXELS = 100_000_000
+
+
+class _Signatures(tf.Module):
+    """The graph that is saved.
+
+    It holds the network's variables and not the network: Keras would add its own functions and metadata for
+    every layer, which no server reads and which tie the file to a version of Keras.
+    """
+
+    def __init__(self, network: Callable[[tf.Tensor], tf.Tensor], plan: tiling.Tiling, max_pixels: int) -> None:
+        super().__init__()
+        self._network_variables = list(getattr(network, "variables", ()))
+
+        def restore_one(data: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+            colour, alpha = image_codec.decode(data, index, max_pixels)
+            restored = tiling.restore_any_size(network, colour[tf.newaxis], plan)[0]
+            return image_codec.encode_png(restored, alpha)
+
+        def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            restored = tf.map_fn(
+                lambda element: restore_one(*element),
+                (image_bytes, tf.range(tf.size(image_bytes))),
+                fn_output_signature=tf.TensorSpec([], tf.string),
+                parallel_iterations=1,  # one picture's pixels at a time, however many a request has
+            )
+            return {"restored_bytes": restored}
+
+        def restore(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            shape = tf.shape(images)
+            has_pixels = tf.debugging.Assert(
+                tf.reduce_all(shape >= 1), ["images: batch, height and width must be at least 1, got", shape]
+            )
+            with tf.control_dependencies([has_pixels]):
+                images = tf.identity(images)
+            return {"restored": tiling.restore_any_size(network, images, plan)}
+
+        self.serving_default = tf.function(
+            serving_default, input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")]
+        )
+        self.restore = tf.function(
+            restore, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")]
+        )
+
+
+def write_saved_model(
+    network: Callable[[tf.Tensor], tf.Tensor],
+    *,
+    stride: int,
+    halo: int,
+    export_dir: str | os.PathLike,
+    info: Mapping[str, Any] | None = None,
+    version: int | None = None,
+    tile: int | None = None,
+    max_untiled_pixels: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    model_name: str = DEFAULT_MODEL_NAME,
+) -> pathlib.Path:
+    """Writes `network` as the next version under `export_dir`, in one step.
+
+    Args:
+      network: maps float32 `[N, H, W, 3]` in 0..1, H and W multiples of `stride`, to float32 of the same shape.
+        A `tf.keras.Model`, a `tf.Module`, or a function; its weights are found in its `variables`.
+      stride: pixels; the input's sides must be multiples of this.
+      halo: pixels on each side that can influence an output pixel, the receptive field.
+      export_dir: the model's folder, which holds the version folders; made if it is missing.
+      info: anything JSON can say about the weights (config, step, validation figures); written down.
+      version: the version's number; by default one more than the largest.
+      tile: pixels; side of a tile's kept part. See `tiling.Tiling.of_network` for this default and the next.
+      max_untiled_pixels: batches above this size are cut into tiles.
+      max_pixels: pictures above this size are refused by their header.
+      model_name: what the warm-up requests call the model.
+
+    Returns:
+      The version's folder.
+
+    Raises:
+      UserError: the version exists, or `export_dir` cannot be written.
+      ValueError: stride, halo or tile out of range, or `info` is not JSON.
+    """
+    plan = tiling.Tiling.of_network(stride, halo, tile, max_untiled_pixels)
+    written = {
+        **(info or {}),
+        "model_name": model_name,
+        "tensorflow": tf.__version__,
+        "max_pixels": max_pixels,
+        "tiling": dataclasses.asdict(plan),
+    }
+    try:
+        info_text = json.dumps(written, indent=2)
+    except TypeError as error:
+        raise ValueError(f"info must be JSON: {error}") from error
+    with versions.new_version(export_dir, version) as new:
+        module = _Signatures(network, plan, max_pixels)
+        signatures = {"serving_default": module.serving_default, "restore": module.restore}
+        tf.saved_model.save(module, os.fspath(new.folder), signatures=signatures)
+        warmup.write_warmup_requests(new.folder, model_name)
+        (new.folder / "export_info.json").write_text(info_text + "\n", encoding="utf-8")
+    return new.path
