@@ -1,0 +1,101 @@
+r"""Measures the input path: TFRecords to (source, target) pairs of 128 x 128, on all cores.
+
+    --images=DIR     JPEGs; by default COCO's in ../shared/data/coco/train2017, else scikit-image's and scikit-learn's
+
+Out: a line for each figure.
+
+    input_crops          crops/s that tf.data delivers, uint8, before any corruption
+    input_pairs          pairs/s with the overlay of source and target, as the training step computes it
+    input_decode_share   of the time of input_pairs, what a plain loop in one thread needs to decode the same number of
+                         pictures whole: below 1, cropping while decoding and several crops a picture pay off
+
+Command:
+
+    python -m benchmarks.input_pipeline [--quick]
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+from absl import app, flags
+
+from benchmarks.figure import median_of_alternating, report
+from configs import command_line, default
+from preprocessing import canvas, sample_photos
+from preprocessing.convert import convert
+from training import input_pipeline
+from training.pairs import make_pairs, make_seeds
+
+_QUICK = flags.DEFINE_bool("quick", False, "Fewer batches and rounds.")
+_IMAGES = flags.DEFINE_string("images", None, "Folder of JPEGs.")
+
+_COCO = Path(__file__).parents[2] / "shared/data/coco/train2017"
+_TARGET = 800  # pairs/s on two cores
+
+
+def _images_dir(folder: Path) -> str:
+    if _IMAGES.value:
+        return _IMAGES.value
+    if _COCO.is_dir():
+        return str(_COCO)
+    sample_photos.write_coco_folder(str(folder / "photos"))
+    return str(folder / "photos" / "images")
+
+
+def measure(folder: Path, images_dir: str, batches: int, rounds: int) -> None:
+    """Prints the figures.
+
+    Args:
+      folder: an empty folder for the dataset and the canvas.
+      images_dir: JPEGs.
+      batches: of 16, timed in each round.
+      rounds: medians are taken over these.
+    """
+    canvas.save_whole(canvas.tile(canvas.text_stamp("Sample")), str(folder / "canvas.png"))
+    convert(images_dir, str(folder / "dataset"), "train=1.0", shard_mb=8)
+    config = default.get_config()
+    config.data.dir = str(folder / "dataset")
+    config.source = f"watermark:canvas={folder / 'canvas.png'},opacity=0.5..1"
+    pairs, seeds = tf.function(make_pairs(config)), tf.function(make_seeds(config))
+    endless: Iterator[tf.Tensor] = iter(input_pipeline.training_batches(config))
+    step = 0
+
+    def crops() -> None:
+        for _ in range(batches):
+            next(endless)
+
+    def crops_and_pairs() -> None:
+        nonlocal step
+        for _ in range(batches):
+            pairs(next(endless), *seeds(tf.constant(step)))
+            step += 1
+
+    files = sorted(str(path) for path in Path(images_dir).iterdir() if path.suffix == ".jpg")
+
+    def decode_whole() -> None:
+        for k in range(batches * config.batch_size // config.data.crops_per_image):
+            tf.io.decode_jpeg(tf.io.read_file(files[k % len(files)]), channels=3)
+
+    crops_and_pairs()  # traces, and fills the shuffle buffer
+    seconds = median_of_alternating([crops, crops_and_pairs, decode_whole], rounds)
+    pictures = batches * config.batch_size
+    report("input_crops", pictures / seconds[0], "crops/s")
+    report("input_pairs", pictures / seconds[1], "pairs/s", _TARGET)
+    report("input_decode_share", seconds[2] / seconds[1], "x")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures in a temporary folder."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    with tempfile.TemporaryDirectory() as folder:
+        quick = _QUICK.value
+        measure(Path(folder), _images_dir(Path(folder)), 50 if quick else 200, 3 if quick else 7)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

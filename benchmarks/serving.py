@@ -1,0 +1,100 @@
+r"""Measures the SavedModel: sizes kept, tiles against no tiles, and the server against calling the model in process.
+
+    python -m benchmarks.serving [--quick]
+
+The default network with random weights, since speed and seams do not depend on what it has learned.
+
+Out: a line for each figure.
+
+    sizes_changed           pictures that came back in another size, of sizes from 1 x 1 up
+    tiled_difference        largest difference between tiled and untiled inference, in grey levels
+    grpc_against_in_process time of a 640 x 480 request over gRPC, by that of the model called in this process
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+from PIL import Image
+from skimage import data
+
+from benchmarks.figure import median_of_alternating, report
+from configs import command_line, default
+from serving.endpoint import Endpoint
+from serving.model_store import ModelConfig, ModelStore
+from serving.restorer import Restorer
+from serving.saved_model import write_saved_model
+from training import models
+
+_QUICK = flags.DEFINE_bool("quick", False, "Fewer sizes and rounds.")
+_SIZES = [(1, 1), (1, 500), (3, 2), (17, 31), (300, 1), (255, 257), (480, 640), (700, 900)]
+
+
+def _export(folder: Path, **limits: int) -> str:
+    restorer = models.build(default.get_config())
+    rng = np.random.default_rng(0)
+    for variable in restorer.network.trainable_variables:
+        # Strong enough that every pixel changes, so that a seam would show.
+        variable.assign_add(rng.normal(0, 0.02, variable.shape))
+    return str(
+        write_saved_model(
+            restorer.network, stride=restorer.stride, halo=restorer.halo, export_dir=str(folder), **limits
+        )
+    )
+
+
+def _figures(folder: Path, quick: bool) -> None:
+    photo = np.tile(data.astronaut(), (2, 2, 1))
+    untiled_path = _export(folder / "untiled", max_untiled_pixels=10**8)
+    untiled = tf.saved_model.load(untiled_path)
+    tiled = tf.saved_model.load(_export(folder / "tiled", max_untiled_pixels=0, tile=256))
+    changed, difference, effect = 0, 0, []
+    for height, width in _SIZES[:6] if quick else _SIZES:
+        picture = photo[None, :height, :width]
+        restored = [
+            model.signatures["restore"](images=tf.constant(picture))["restored"].numpy().astype(int)
+            for model in (untiled, tiled)
+        ]
+        changed += sum(result.shape != picture.shape for result in restored)
+        difference = max(difference, np.abs(restored[0] - restored[1]).max())
+        effect.append(np.abs(restored[0] - picture).mean())
+    print(f"{len(effect)} sizes; the network changes a picture by {np.mean(effect):.1f} levels on average")
+    report("sizes_changed", changed, "pictures", 0, at_least=False)
+    report("tiled_difference", float(difference), "levels", 1, at_least=False)
+
+    encoded = io.BytesIO()
+    Image.fromarray(photo[:480, :640]).save(encoded, "PNG")
+    request = encoded.getvalue()
+    served = ModelConfig(name="cleanplate", base_path=str(folder / "untiled"))
+    with (
+        ModelStore([served], poll_seconds=0) as store,
+        Endpoint(store) as endpoint,
+        Restorer(endpoint.address) as client,
+    ):
+        in_process = untiled.signatures["serving_default"]
+        functions = [
+            lambda: client.restore_bytes(request),
+            lambda: in_process(image_bytes=tf.constant([request]))["restored_bytes"].numpy(),
+        ]
+        for function in functions:
+            function()
+        over_grpc, direct = median_of_alternating(functions, 5 if quick else 50)
+    report("grpc_against_in_process", over_grpc / direct, "x", 1.05, at_least=False)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures in a temporary folder."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    with tempfile.TemporaryDirectory() as folder:
+        _figures(Path(folder), _QUICK.value)
+
+
+if __name__ == "__main__":
+    command_line.run(main)
