@@ -1,0 +1,17 @@
+"""Beam's worker process, started by `runners` as `python -m preprocessing.worker`; not for calling by hand.
+
+It is Beam's own, with one difference. Its log already goes to the main process, which prints it; without a
+handler here Python would print warnings a second time, and first of all that the Google Cloud client is not
+installed.
+"""
+
+import logging
+import sys
+
+# Before Beam is imported: it is the import that warns.
+logging.getLogger().addHandler(logging.NullHandler())
+
+if __name__ == "__main__":
+    from apache_beam.runners.worker import sdk_worker_main
+
+    sdk_worker_main.main(sys.argv)
