@@ -1,0 +1,73 @@
+"""Smoothing that keeps a mark's edges: what rounding and JPEG did to an estimate, taken back as far as it can be.
+
+Pictures are float64 `[H, W]` or `[H, W, C]`; beyond the border, the border's values go on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def box(picture: np.ndarray, radius: int) -> np.ndarray:
+    """Means over squares.
+
+    Args:
+      picture: float64 `[H, W]` or `[H, W, C]`.
+      radius: the squares' side is `2 radius + 1` pixels.
+
+    Returns:
+      As the input, each pixel the mean of the square around it.
+    """
+    width = 2 * radius + 1
+    for axis in (0, 1):
+        margin = [(radius + 1, radius) if axis == other else (0, 0) for other in range(picture.ndim)]
+        sums = np.cumsum(np.pad(picture, margin, mode="edge"), axis, np.float64)
+        length = sums.shape[axis]
+        picture = (
+            np.take(sums, np.arange(width, length), axis) - np.take(sums, np.arange(length - width), axis)
+        ) / width
+    return picture
+
+
+def guided(picture: np.ndarray, variance: float, radius: int = 1) -> np.ndarray:
+    """Levels out what noise explains and leaves edges: the guided filter (He et al., ECCV 2010), its own guide.
+
+    Args:
+      picture: float64 `[H, W]`.
+      variance: the noise's; windows that vary no more than this become flat.
+      radius: of the windows.
+
+    Returns:
+      float64 `[H, W]`.
+    """
+    mean = box(picture, radius)
+    spread = box(picture * picture, radius) - mean * mean
+    gain = np.maximum(spread - variance, 0) / (spread + 1e-9)
+    return box(gain, radius) * picture + box((1 - gain) * mean, radius)
+
+
+def toward_usual(values: np.ndarray, deviation: float, steps: int = 100) -> np.ndarray:
+    """Draws noisy opacities to those that are common: empirical Bayes.
+
+    A mark has few opacities, its strokes' and nothing, and in between only edges. Their distribution follows from
+    all the values together (Kiefer and Wolfowitz's maximum likelihood, by EM); each value then becomes its mean
+    given what was observed there.
+
+    Args:
+      values: float `[N]`, true values within 0..255, plus noise.
+      deviation: the noise's standard deviation.
+      steps: of EM.
+
+    Returns:
+      float64 `[N]` within 0..255.
+    """
+    bins = np.arange(np.floor(values.min()), np.ceil(values.max()) + 1)
+    observed = np.histogram(np.rint(values), np.append(bins, bins[-1] + 1) - 0.5)[0] / values.size
+    levels = np.arange(256.0)
+    likelihood = np.exp(-0.5 * ((bins[:, None] - levels) / deviation) ** 2) + 1e-30
+    prior = np.full(256, 1 / 256)
+    for _ in range(steps):
+        prior *= likelihood.T @ (observed / (likelihood @ prior))
+        prior /= prior.sum()
+    posterior = likelihood * prior
+    return np.interp(values, bins, posterior @ levels / posterior.sum(1))

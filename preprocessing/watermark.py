@@ -1,0 +1,140 @@
+r"""Makes watermark canvases, recovers them from pictures that carry them, and says what they will do in training.
+
+    python -m preprocessing.watermark text "Sample\n© 2024" --size=48 --out=stamp.png
+    python -m preprocessing.watermark tile stamp.png --size=1000 --rotate=25 --out=canvas.png
+    python -m preprocessing.watermark extract --flats=dark.png,bright.png --levels=0,255 --out=mark.png
+    python -m preprocessing.watermark info mark.png
+
+| command | in | out |
+| --- | --- | --- |
+| `text` | a text; `\n` begins a line | RGBA PNG as large as the text |
+| `tile` | an RGBA stamp | RGBA PNG, square, full of the stamp |
+| `extract` | pictures of one grey each, with the mark on them | RGBA PNG of their size: the mark alone |
+| `info` | a canvas | lines of text |
+
+Nothing is overwritten unless `--overwrite` says so. `python -m preprocessing.watermark tile --help` lists tile's own
+flags; docs/watermark.md shows how to get flats marked.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+from PIL import Image
+
+from configs import command_line
+from configs.command_line import UserError
+from preprocessing import canvas, canvas_info, extraction
+from preprocessing import flats as flat_pictures
+
+# Each command has flags of its own: `--size` is a canvas's side here and a letter's there.
+_TILE = flags.FlagValues()
+_TILE_SIZE = flags.DEFINE_integer("size", 1000, "Side of the canvas, pixels.", 1, 20_000, flag_values=_TILE)
+_GAP = flags.DEFINE_integer("gap", 40, "Transparent pixels between neighbours.", 0, 20_000, flag_values=_TILE)
+_STAGGER = flags.DEFINE_float("stagger", 0.5, "Shift of every other row, in stamps.", flag_values=_TILE)
+_ROTATE = flags.DEFINE_float("rotate", 0.0, "Angle of the pattern, degrees counter-clockwise.", flag_values=_TILE)
+
+_TEXT = flags.FlagValues()
+_FONT = flags.DEFINE_string(
+    "font", None, "A font file's path or name. Not given: one that has all the glyphs.", flag_values=_TEXT
+)
+_TEXT_SIZE = flags.DEFINE_integer("size", 36, "Of the letters, pixels to the em.", 4, 2000, flag_values=_TEXT)
+_COLOR = flags.DEFINE_string("color", "white", "A name, or #rrggbb.", flag_values=_TEXT)
+_OPACITY = flags.DEFINE_float("opacity", 0.6, "Alpha of the strokes.", 0.01, 1, flag_values=_TEXT)
+_OUTLINE = flags.DEFINE_integer(
+    "outline",
+    None,
+    "Width of the dark outline, pixels; 0 for none. Not given: fits the size.",
+    0,
+    200,
+    flag_values=_TEXT,
+)
+
+_EXTRACT = flags.FlagValues()
+_FLATS = flags.DEFINE_list("flats", [], "The marked flats, separated by commas.", flag_values=_EXTRACT)
+_LEVELS = flags.DEFINE_list(
+    "levels", None, "Grey of each flat before it was marked, 0..255. Not given: its commonest.", flag_values=_EXTRACT
+)
+
+_INFO = flags.FlagValues()
+_COMMANDS = {"tile": _TILE, "text": _TEXT, "extract": _EXTRACT, "info": _INFO}
+
+_OUT, _OVERWRITE = {}, {}
+for _name, _file in (("tile", "canvas.png"), ("text", "stamp.png"), ("extract", "mark.png")):
+    _own = _COMMANDS[_name]
+    _OUT[_name] = flags.DEFINE_string("out", _file, "Where to write it: a PNG.", flag_values=_own)
+    _OVERWRITE[_name] = flags.DEFINE_bool("overwrite", False, "Replace a file that is there.", flag_values=_own)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Calls the command that the first argument names."""
+    command, arguments = (argv[1], argv[2:]) if len(argv) > 1 else (None, [])
+    if command not in _COMMANDS:
+        what = "no command" if command is None else f"no command {command!r}"
+        raise UserError(f"{what}; say tile, text, extract or info: python -m preprocessing.watermark COMMAND …")
+    if command == "info":
+        print(canvas_info.describe(canvas.read(_only(command, "CANVAS.png", arguments))))
+        return
+    out = _OUT[command].value
+    _refuse_bad_output(out, _OVERWRITE[command].value)
+    if command == "tile":
+        stamp = canvas.read(_only(command, "STAMP.png", arguments))
+        made, note = canvas.tile(stamp, _TILE_SIZE.value, _GAP.value, _STAGGER.value, _ROTATE.value), None
+    elif command == "text":
+        text = _only(command, '"…"', arguments).replace("\\n", "\n")
+        made, note = _stamp(text), None
+    else:
+        if arguments:
+            raise UserError(f"{arguments[0]!r}: extract takes its pictures by --flats=dark.png,bright.png")
+        found, note = extraction.extract(flat_pictures.read(_FLATS.value, _levels()))
+        made = Image.fromarray(found)
+    try:
+        canvas.save_whole(made, out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error})") from None
+    print(f"{out}: {made.width} x {made.height}" + (f", {note}" if note else ""))
+
+
+def _stamp(text: str) -> Image.Image:
+    return canvas.text_stamp(text, _TEXT_SIZE.value, _OPACITY.value, _COLOR.value, _OUTLINE.value, _FONT.value)
+
+
+def _only(command: str, what: str, arguments: Sequence[str]) -> str:
+    if len(arguments) != 1:
+        raise UserError(f"{command} takes one argument: python -m preprocessing.watermark {command} {what}")
+    return arguments[0]
+
+
+def _levels() -> list[float] | None:
+    if _LEVELS.value is None:
+        return None
+    try:
+        return [float(level) for level in _LEVELS.value]
+    except ValueError:
+        raise UserError(f"--levels={','.join(_LEVELS.value)}: not numbers; give one grey a flat, as 0,255") from None
+
+
+def _refuse_bad_output(path: str, overwrite: bool) -> None:
+    if not path.lower().endswith(".png"):
+        raise UserError(f"--out={path}: only a PNG keeps opacity as it is; name it .png")
+    if os.path.exists(path) and not overwrite:
+        raise UserError(f"{path}: is there already; --overwrite replaces it, --out names another")
+
+
+def run() -> None:
+    """The console script."""
+    own = _COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if own is not None:
+        flags.FLAGS.append_flag_values(own)
+        for name in own:
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], own[name])
+        own.mark_as_parsed()
+    # Without a command no flag is known, and the missing command is what to complain of.
+    command_line.run(main, pass_unknown_flags=own is None)
+
+
+if __name__ == "__main__":
+    run()
