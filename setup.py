@@ -12,7 +12,16 @@ _EXTRAS = {
     "demo": ["gradio>=4"],
     "onnx": ["tf2onnx", "onnxruntime"],
 }
-_EXTRAS["test"] = ["pytest>=8", "pytest-timeout", "hypothesis", "ruff==0.17.6", "psutil", "pyyaml", "opencv-python-headless<5", *_EXTRAS["photos"]]
+_EXTRAS["test"] = [
+    "pytest>=8",
+    "pytest-timeout",
+    "hypothesis",
+    "ruff==0.17.6",
+    "psutil",
+    "pyyaml",
+    "opencv-python-headless<5",
+    *_EXTRAS["photos"],
+]
 
 # One console script an entry point: cleanplate-train is python -m training.train, and so on.
 _ENTRY_POINTS = [

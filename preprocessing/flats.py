@@ -29,7 +29,7 @@ class Flats:
     """Flats with the same mark.
 
     Attributes:
-      pictures: float32 `[N, H, W, 3]`, sRGB, 0..255; a JPEG's beyond that too, where it meant colours that no screen has.
+      pictures: float32 `[N, H, W, 3]`, sRGB, 0..255; a JPEG may go beyond, where it meant colours no screen has.
       levels: float64 `[N, 3]`, the colour that each was before it was marked, 0..255.
       lossy: whether a codec may have changed them further.
     """

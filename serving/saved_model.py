@@ -118,6 +118,9 @@ def write_saved_model(
         raise ValueError(f"info must be JSON: {error}") from error
     with versions.new_version(export_dir, version) as new:
         module = _Signatures(network, plan, max_pixels)
+        # A network that cannot be traced fails here rather than in serving_default's tf.map_fn, which would leave
+        # TensorFlow's variable scope in a state that no tf.distribute.Strategy can be entered from.
+        module.restore.get_concrete_function()
         signatures = {"serving_default": module.serving_default, "restore": module.restore}
         tf.saved_model.save(module, os.fspath(new.folder), signatures=signatures)
         warmup.write_warmup_requests(new.folder, model_name)

@@ -6,11 +6,13 @@ import tensorflow as tf
 
 from training.corruption import compose, random
 from training.corruption import spec as spec_lib
-from training.corruption.compose import Corruption
+from training.corruption.compose import COVERED, Corruption
+from training.corruption.jpeg import JpegLoss
+from training.corruption.noise import GaussianNoise, ImpulseNoise, PoissonNoise
+from training.corruption.text import TextOverlay
 from training.corruption.watermark import WatermarkOverlay
 
-# Opacity above which a pixel counts as covered: a fainter overlay changes it by a few levels at most.
-COVERED = 0.02
+__all__ = ["COVERED", "Corruption", "build", "picture_seeds"]
 
 
 def _make(spec: spec_lib.Spec) -> Corruption:
@@ -25,6 +27,11 @@ def _make(spec: spec_lib.Spec) -> Corruption:
 
 _LEAVES = {
     spec_lib.Watermark: WatermarkOverlay,
+    spec_lib.Text: TextOverlay,
+    spec_lib.Gaussian: GaussianNoise,
+    spec_lib.Poisson: PoissonNoise,
+    spec_lib.Impulse: ImpulseNoise,
+    spec_lib.Jpeg: JpegLoss,
 }
 
 

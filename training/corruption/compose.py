@@ -12,6 +12,9 @@ from training.corruption import random
 
 Corruption = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
+# Opacity above which a pixel counts as covered: a fainter overlay changes it by a few levels at most.
+COVERED = 0.02
+
 
 def to_levels(pictures: tf.Tensor) -> tf.Tensor:
     """Clips to 0..1 and rounds to the 256 levels of an 8-bit picture."""

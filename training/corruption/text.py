@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from training import corruption
 from training.corruption import glyphs, random
+from training.corruption.compose import COVERED
 from training.corruption.spec import Range, Text
 
 # Pages of text to choose from. At 60 % of the picture, the most that a spec may ask for, letters lie upon letters.
@@ -79,7 +79,7 @@ class TextOverlay:
         opacity = _between(self._opacity, of_picture[:, 1])
         # Ink above this covers; half a letter's at least, where even full ink is too faint to count. The nudge keeps a
         # quotient that is whole from being rounded either way.
-        faintest = tf.cast(255.0 * corruption.COVERED / tf.maximum(opacity, 2 * corruption.COVERED) + 1e-3, tf.int32)
+        faintest = tf.cast(255.0 * COVERED / tf.maximum(opacity, 2 * COVERED) + 1e-3, tf.int32)
         share = _between(self._occupancy, of_picture[:, 2]) / 100.0
         threshold = _threshold(inks, ranks, faintest, share, self._column_bits)[:, None, None]
 
