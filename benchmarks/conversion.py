@@ -43,15 +43,15 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from tqdm import tqdm
 
 from benchmarks.figure import median_of_alternating, report
+from benchmarks.photographs import folder_of_photographs, jpegs
 from configs import command_line
-from preprocessing import runners, sample_photos, schema, shards
+from preprocessing import runners, schema, shards
 from preprocessing.checks import HEADER, check_picture
 from preprocessing.convert import convert
 
 _QUICK = flags.DEFINE_bool("quick", False, "Fewer pictures and rounds; the ratios then include more of the start.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of JPEGs to repeat.")
 
-_COCO = Path(__file__).parents[2] / "shared/data/coco/train2017"
 # Small enough that ten thousand pictures spread evenly over two processes.
 _SHARD_MB = 32
 
@@ -209,15 +209,8 @@ def _family(root: psutil.Process) -> list[psutil.Process]:
 
 def _sources(folder: Optional[str]) -> list[bytes]:
     """JPEGs to repeat."""
-    if folder or _COCO.is_dir():
-        paths = sorted(path for path in Path(folder or _COCO).glob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-        if not paths:
-            raise command_line.UserError(f"--images={folder}: no JPEGs there")
-        return [path.read_bytes() for path in paths]
-    print("no COCO photographs: those of scikit-image and scikit-learn stand in")
-    with tempfile.TemporaryDirectory() as packaged:
-        sample_photos.write_coco_folder(f"{packaged}/coco")
-        return [path.read_bytes() for path in sorted(Path(packaged, "coco", "images").iterdir())]
+    with tempfile.TemporaryDirectory() as scratch:
+        return [path.read_bytes() for path in jpegs(folder_of_photographs(folder, Path(scratch)))]
 
 
 def _lay_out(sources: list[bytes], count: int, folder: Path) -> None:

@@ -24,8 +24,9 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks.figure import median_of_alternating, report
+from benchmarks.photographs import folder_of_photographs, jpegs
 from configs import command_line, default
-from preprocessing import canvas, sample_photos
+from preprocessing import canvas
 from preprocessing.convert import convert
 from training import input_pipeline
 from training.pairs import make_pairs, make_seeds
@@ -33,20 +34,10 @@ from training.pairs import make_pairs, make_seeds
 _QUICK = flags.DEFINE_bool("quick", False, "Fewer batches and rounds.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of JPEGs.")
 
-_COCO = Path(__file__).parents[2] / "shared/data/coco/train2017"
 _TARGET = 800  # pairs/s on two cores
 
 
-def _images_dir(folder: Path) -> str:
-    if _IMAGES.value:
-        return _IMAGES.value
-    if _COCO.is_dir():
-        return str(_COCO)
-    sample_photos.write_coco_folder(str(folder / "photos"))
-    return str(folder / "photos" / "images")
-
-
-def measure(folder: Path, images_dir: str, batches: int, rounds: int) -> None:
+def measure(folder: Path, images_dir: Path, batches: int, rounds: int) -> None:
     """Prints the figures.
 
     Args:
@@ -56,7 +47,7 @@ def measure(folder: Path, images_dir: str, batches: int, rounds: int) -> None:
       rounds: medians are taken over these.
     """
     canvas.save_whole(canvas.tile(canvas.text_stamp("Sample")), str(folder / "canvas.png"))
-    convert(images_dir, str(folder / "dataset"), "train=1.0", shard_mb=8)
+    convert(str(images_dir), str(folder / "dataset"), "train=1.0", shard_mb=8)
     config = default.get_config()
     config.data.dir = str(folder / "dataset")
     config.source = f"watermark:canvas={folder / 'canvas.png'},opacity=0.5..1"
@@ -74,7 +65,7 @@ def measure(folder: Path, images_dir: str, batches: int, rounds: int) -> None:
             pairs(next(endless), *seeds(tf.constant(step)))
             step += 1
 
-    files = sorted(str(path) for path in Path(images_dir).iterdir() if path.suffix == ".jpg")
+    files = [str(path) for path in jpegs(images_dir)]
 
     def decode_whole() -> None:
         for k in range(batches * config.batch_size // config.data.crops_per_image):
@@ -94,7 +85,9 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     with tempfile.TemporaryDirectory() as folder:
         quick = _QUICK.value
-        measure(Path(folder), _images_dir(Path(folder)), 50 if quick else 200, 3 if quick else 7)
+        measure(
+            Path(folder), folder_of_photographs(_IMAGES.value, Path(folder)), 50 if quick else 200, 3 if quick else 7
+        )
 
 
 if __name__ == "__main__":

@@ -23,11 +23,12 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 from skimage import data
+from tensorflow_serving.config import model_server_config_pb2
 
 from benchmarks.figure import median_of_alternating, report
 from configs import command_line, default
 from serving.endpoint import Endpoint
-from serving.model_store import ModelConfig, ModelStore
+from serving.model_store import ModelStore
 from serving.restorer import Restorer
 from serving.saved_model import write_saved_model
 from training import models
@@ -71,7 +72,7 @@ def _figures(folder: Path, quick: bool) -> None:
     encoded = io.BytesIO()
     Image.fromarray(photo[:480, :640]).save(encoded, "PNG")
     request = encoded.getvalue()
-    served = ModelConfig(name="cleanplate", base_path=str(folder / "untiled"))
+    served = model_server_config_pb2.ModelConfig(name="cleanplate", base_path=str(folder / "untiled"))
     with (
         ModelStore([served], poll_seconds=0) as store,
         Endpoint(store) as endpoint,

@@ -1,4 +1,4 @@
-"""Watermark canvases: RGBA pictures, transparent where there is no mark. Drawing them, reading them, writing them.
+"""Watermark canvases: RGBA pictures, transparent where there is no mark. Drawing them, writing them.
 
     stamp = text_stamp("Sample", size=36, opacity=0.6)       # one mark, as large as its letters
     save_whole(tile(stamp, size=1000, rotate=25), "canvas.png")
@@ -105,34 +105,6 @@ def tile(stamp: Image.Image, size: int = 1000, gap: int = 40, stagger: float = 0
     turned = field.convert("RGBa").rotate(rotate, Image.Resampling.BILINEAR).convert("RGBA") if rotate else field
     corner = (side - size) // 2
     return turned.crop((corner, corner, corner + size, corner + size))
-
-
-def read(path: str) -> Image.Image:
-    """Reads a canvas or a stamp.
-
-    Args:
-      path: PNG (or any format Pillow reads) with transparency: RGBA of 8 or 16 bits, greyscale-alpha, palette.
-
-    Returns:
-      RGBA of 8 bits.
-
-    Raises:
-      UserError: missing, no picture, without transparency, transparent everywhere, or of a kind that loses its alpha.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):  # Pillow clips such a picture at 255 and forgets what is transparent
-                raise UserError(f"{path}: greyscale of 16 bits; save the mark as RGBA of 8 bits")
-            if "A" not in image.getbands() and "transparency" not in image.info:
-                raise UserError(f"{path}: has no alpha channel ({image.mode}); save the mark on a transparent ground")
-            canvas = image.convert("RGBA")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as a picture ({error}); give an RGBA PNG") from None
-    if not canvas.getchannel("A").getextrema()[1]:
-        raise UserError(f"{path}: is fully transparent, there is no mark on it")
-    return canvas
 
 
 def save_whole(canvas: Image.Image, path: str) -> None:

@@ -1,6 +1,6 @@
 """What a canvas will do in training: how much it covers, how opaque it is, and whether Noise2Noise can remove it.
 
->>> print(describe(canvas.read("mark.png")))
+>>> print(describe(canvas_file.read("mark.png")))
 size      1000 x 1000
 coverage  26.6 % of the pixels
 opacity   mean 0.58, median 0.59 where it covers

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from absl import flags
 from PIL import Image
 
-from configs import command_line
+from configs import canvas_file, command_line
 from configs.command_line import UserError
 from preprocessing import canvas, canvas_info, extraction
 from preprocessing import flats as flat_pictures
@@ -76,12 +76,12 @@ def main(argv: Sequence[str]) -> None:
         what = "no command" if command is None else f"no command {command!r}"
         raise UserError(f"{what}; say tile, text, extract or info: python -m preprocessing.watermark COMMAND …")
     if command == "info":
-        print(canvas_info.describe(canvas.read(_only(command, "CANVAS.png", arguments))))
+        print(canvas_info.describe(canvas_file.read(_only(command, "CANVAS.png", arguments))))
         return
     out = _OUT[command].value
     _refuse_bad_output(out, _OVERWRITE[command].value)
     if command == "tile":
-        stamp = canvas.read(_only(command, "STAMP.png", arguments))
+        stamp = canvas_file.read(_only(command, "STAMP.png", arguments))
         made, note = canvas.tile(stamp, _TILE_SIZE.value, _GAP.value, _STAGGER.value, _ROTATE.value), None
     elif command == "text":
         text = _only(command, '"…"', arguments).replace("\\n", "\n")

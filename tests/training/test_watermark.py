@@ -7,7 +7,6 @@ from PIL import Image
 
 from configs.command_line import UserError
 from training import corruption
-from training.corruption.canvas import read_canvas
 
 
 def _canvas_file(tmp_path, height, width, mode="RGBA"):
@@ -99,12 +98,6 @@ def test_clean_changes_nothing_and_covers_nothing(astronaut):
     corrupted, alpha = corruption.build("clean")(clean, tf.zeros([1, 2], tf.int32))
     np.testing.assert_allclose(corrupted, clean, atol=1e-6)
     assert not alpha.numpy().any()
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_canvases_with_alpha_are_read_as_pillow_reads_them(tmp_path, mode):
-    path, pixels = _canvas_file(tmp_path, 6, 7, mode)
-    np.testing.assert_array_equal(read_canvas(str(path)), pixels)
 
 
 def test_a_canvas_that_cannot_be_used_is_named_with_the_remedy(tmp_path):

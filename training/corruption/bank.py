@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from configs import canvas_file
 from configs.command_line import UserError
-from training.corruption.canvas import read_canvas
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
@@ -79,31 +79,31 @@ class CanvasBank:
             tf.gather(tf.constant(column, tf.int32), row)[:, None, None]
             for column in (self._first, self._height, self._width)
         )
-        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        return tf.cast(
-            tf.bitcast(tf.gather(tf.constant(self._pixels), tf.where(inside, first + y * width + x, 0)), tf.uint8),
-            tf.float32,
-        )
+        # Each coordinate by itself: where rows and columns are apart, only the last line is computed a pixel.
+        inside_y, inside_x, begin = (y >= 0) & (y < height), (x >= 0) & (x < width), first + y * width
+        place = tf.where(inside_y & inside_x, begin + x, 0)
+        return tf.cast(tf.bitcast(tf.gather(tf.constant(self._pixels), place), tf.uint8), tf.float32)
 
     def pixels(self, canvas: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
         """Reads whole pixels.
 
         Args:
           canvas: int32 `[N]`, which canvas each picture reads.
-          y: int32 `[N, H, W]`, row; outside of the canvas everything is transparent.
-          x: likewise, column.
+          y: int32 `[N, H, W]`, or `[N, H, 1]` where it is the same all along a row; outside of the canvas everything
+            is transparent.
+          x: likewise, `[N, H, W]` or `[N, 1, W]`.
 
         Returns:
-          float32 `[N, H, W, 4]` in 0..1, premultiplied.
+          float32 `[N, H, W, 4]` in 0..255, premultiplied.
         """
-        return self._gather(canvas * self.levels, y, x) / 255.0
+        return self._gather(canvas * self.levels, y, x)
 
     def interpolated(self, canvas: tf.Tensor, y: tf.Tensor, x: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
         """Reads between pixels, bilinearly.
 
         Args:
           canvas: int32 `[N]`.
-          y: float32 `[N, H, W]`; the first pixel's centre is at 0.5.
+          y: float32, shaped as for `pixels`; the first pixel's centre is at 0.5.
           x: likewise.
           scale: float32 `[N]`, the size at which the mark is seen, which chooses between full and halved canvases.
 
@@ -119,7 +119,7 @@ class CanvasBank:
         top, left, row = tf.cast(top, tf.int32), tf.cast(left, tf.int32), canvas * self.levels + level
         upper = self._gather(row, top, left) * (1.0 - right) + self._gather(row, top, left + 1) * right
         lower = self._gather(row, top + 1, left) * (1.0 - right) + self._gather(row, top + 1, left + 1) * right
-        return (upper * (1.0 - down) + lower * down) / 255.0
+        return upper * (1.0 - down) + lower * down
 
 
 def read_bank(patterns: Sequence[str], smallest_scale: float = 1.0) -> CanvasBank:
@@ -128,4 +128,4 @@ def read_bank(patterns: Sequence[str], smallest_scale: float = 1.0) -> CanvasBan
     Raises:
       UserError: naming the pattern or file that cannot be used.
     """
-    return CanvasBank([read_canvas(path) for path in expand(patterns)], smallest_scale)
+    return CanvasBank([np.asarray(canvas_file.read(path)) for path in expand(patterns)], smallest_scale)

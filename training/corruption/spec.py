@@ -104,8 +104,8 @@ def _paths(meaning: str) -> Any:
     return _field(read, write, "paths and patterns, joined by ;", meaning)
 
 
-def _text(accepts: str, pattern: str, meaning: str) -> Any:
-    """Declares a word of a form; empty, the default, stands for none."""
+def _text(accepts: str, pattern: str, meaning: str, default: str = "") -> Any:
+    """Declares a word of a form; empty stands for none."""
 
     def read(text: str) -> str:
         value = unquote(text, errors="surrogateescape")
@@ -113,7 +113,7 @@ def _text(accepts: str, pattern: str, meaning: str) -> Any:
             raise ValueError(f"{value!r} is not {accepts}")
         return value
 
-    return _field(read, lambda value: value.translate(_ESCAPED), accepts, meaning, default="")
+    return _field(read, lambda value: value.translate(_ESCAPED), accepts, meaning, default=default)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +146,9 @@ class Text:
 
     occupancy: Range = _range(0.0, 50.0, (0.0, 60.0), "percent of the pixels that ink covers")
     size: Range = _range(12.0, 48.0, (6.0, 128.0), "height of the letters, pixels")
-    color: str = _text("RRGGBB, six hexadecimal digits, or any", "any|[0-9a-fA-F]{6}", "of the ink; any: random a line")
+    color: str = _text(
+        "any, or six hexadecimal digits RRGGBB", "any|[0-9a-fA-F]{6}", "of the ink; any: random a line", default="any"
+    )
     opacity: Range = _range(0.6, 1.0, (0.0, 1.0), "of the ink")
     alphabet: tuple[str, ...] = _words("latin+digits+cjk", "which characters")
     font: str = _text("the path of a TrueType or OpenType file", ".*", "none: Pillow's own, or the system's for CJK")

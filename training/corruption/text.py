@@ -60,7 +60,7 @@ class TextOverlay:
         )
         self._column_bits = int(np.diff(self._atlas.columns).max() - 1).bit_length()
         self._occupancy, self._opacity = spec.occupancy, spec.opacity
-        self._color = None if spec.color in ("", "any") else int.from_bytes(bytes.fromhex(spec.color), "little")
+        self._color = None if spec.color == "any" else int.from_bytes(bytes.fromhex(spec.color), "little")
 
     def __call__(self, clean: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Overlays every picture; see `training.corruption.build` for the contract."""

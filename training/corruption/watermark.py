@@ -34,16 +34,18 @@ def _spline(size: int) -> np.ndarray:
 
 def _blurred(layer: tf.Tensor, stddev: tf.Tensor, radius: int) -> tf.Tensor:
     """Blurs every picture by its own Gaussian, and drops a border of `radius` pixels that lacks its neighbours."""
-    taps = tf.range(-radius, radius + 1, dtype=tf.float32)
-    kernels = tf.exp(-0.5 * tf.square(taps[:, None] / tf.maximum(stddev, 1e-3)))
-    kernels = tf.repeat(kernels / tf.reduce_sum(kernels, 0), 4, axis=1)  # [taps, N * 4]
-    shape = tf.shape(layer)
-    # Pictures become channels, since a depthwise convolution has one kernel a channel.
-    stacked = tf.reshape(tf.transpose(layer, [1, 2, 0, 3]), [1, shape[1], shape[2], shape[0] * 4])
-    for kernel in (kernels[:, None, :, None], kernels[None, :, :, None]):
-        stacked = tf.nn.depthwise_conv2d(stacked, kernel, [1, 1, 1, 1], "VALID")
-    blurred = tf.reshape(stacked, [shape[1] - 2 * radius, shape[2] - 2 * radius, shape[0], 4])
-    return tf.transpose(blurred, [2, 0, 1, 3])
+
+    def weights(length: int) -> tf.Tensor:
+        """From pixels to blurred ones: `[N, length, length - 2 radius]`."""
+        away = np.arange(length)[:, None] - np.arange(radius, length - radius)
+        gaussian = tf.exp(-0.5 * tf.square(away / tf.maximum(stddev, 1e-3)[:, None, None]))
+        gaussian = tf.where(np.abs(away) <= radius, gaussian, 0.0)
+        return gaussian / tf.reduce_sum(gaussian, 1, keepdims=True)
+
+    # Matrix products: a convolution with a kernel a picture would be a depthwise one, which XLA's CPU code crawls at.
+    height, width = layer.shape[1:3]
+    layer = tf.einsum("nhwc,nhy->nywc", layer, weights(height))
+    return tf.einsum("nywc,nwx->nyxc", layer, weights(width))
 
 
 class WatermarkOverlay:
@@ -72,7 +74,7 @@ class WatermarkOverlay:
         layer = self._layer(canvas, draws, nodes, height, width, border)
         if border:
             layer = _blurred(layer, _within(spec.blur, draws["blur"]), border)
-        layer *= _within(spec.opacity, draws["opacity"])[:, None, None, None]
+        layer *= (_within(spec.opacity, draws["opacity"]) / 255.0)[:, None, None, None]
         mark, alpha = layer[..., :3], layer[..., 3:]
         if spec.tint.high:
             mark += _within(spec.tint, draws["tint"])[:, None, None, None] * (alpha * colour[:, None, None] - mark)
@@ -85,7 +87,7 @@ class WatermarkOverlay:
     def _layer(
         self, canvas: tf.Tensor, draws: dict[str, tf.Tensor], nodes: tf.Tensor, height: int, width: int, border: int
     ) -> tf.Tensor:
-        """The mark as it lies over each picture and a border around it: premultiplied, before opacity."""
+        """The mark as it lies over each picture and a border around it: premultiplied, 0..255, before opacity."""
         spec = self._spec
         y = (tf.range(-border, height + border, dtype=tf.float32) + 0.5)[None, :, None]
         x = (tf.range(-border, width + border, dtype=tf.float32) + 0.5)[None, None, :]
@@ -120,10 +122,9 @@ class WatermarkOverlay:
             return value[:, None, None]
 
         y, x = y - on_canvas(anchor_y), x - on_canvas(anchor_x)
-        y, x = (
-            on_canvas(from_y) + (on_canvas(sin) * x + on_canvas(cos) * y) / on_canvas(scale),
-            on_canvas(from_x) + (on_canvas(cos) * x - on_canvas(sin) * y) / on_canvas(scale),
-        )
+        if spec.rotate != Range(0, 0):  # else rows and columns stay apart, which saves most of the arithmetic
+            y, x = on_canvas(sin) * x + on_canvas(cos) * y, on_canvas(cos) * x - on_canvas(sin) * y
+        y, x = on_canvas(from_y) + y / on_canvas(scale), on_canvas(from_x) + x / on_canvas(scale)
         if spec.layout == "tile":
             period_y = on_canvas(canvas_height + self._whole(draws["gap_y"] * _LARGEST_GAP * canvas_height))
             period_x = on_canvas(canvas_width + self._whole(draws["gap_x"] * _LARGEST_GAP * canvas_width))

@@ -1,0 +1,195 @@
+r"""Measures the corruptions: each alone, the input side against the older scripts' generator, their share of a step.
+
+    --images=DIR     JPEGs; by default COCO's in ../shared/data/coco/train2017, else scikit-image's and scikit-learn's
+
+Out: a table, and a line for each figure.
+
+    corruption_slowest             pairs/s of the slowest corruption of the table, 128 x 128, batch 16, without XLA
+    corruption_slowest_xla         likewise, compiled
+    corruption_against_generator   pairs/s from TFRecords, by those of a generator that does what the older scripts do
+    corruption_share_of_step       of a training step of the default network, what its overlays take, percent
+
+A pair is a crop corrupted twice. The generator reads each picture with OpenCV, cuts a crop out, and for source and for
+target opens the canvas with Pillow, fades it and pastes it at a random offset; like theirs, it runs in one thread.
+
+Command:
+
+    python -m benchmarks.corruption [--quick]
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import ml_collections
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+from PIL import Image
+
+from benchmarks.figure import median_of_alternating, report
+from benchmarks.photographs import folder_of_photographs, jpegs
+from configs import command_line, default
+from configs.command_line import UserError
+from preprocessing import canvas
+from preprocessing.convert import convert
+from training import corruption, devices, input_pipeline, models
+from training.pairs import make_pairs, make_seeds
+from training.step import make_train_step
+
+_QUICK = flags.DEFINE_bool("quick", False, "Fewer batches and rounds.")
+_IMAGES = flags.DEFINE_string("images", None, "Folder of JPEGs.")
+
+_BATCH, _SIDE = 16, 128
+_TABLE = [
+    "watermark:canvas={canvas},opacity=0.5..1",
+    "watermark:canvas={canvas},scale=0.5..1.5,rotate=-30..30",
+    "watermark:canvas={stamp},layout=tile,scale=0.5..1.5,rotate=-30..30,tint=0..0.2,blur=0..1.5,warp=0..2",
+    "text:occupancy=0..50",
+    "text:occupancy=0..50,alphabet=latin+digits+cjk",
+    "gaussian:stddev=0..50",
+    "poisson:peak=10..100",
+    "impulse:occupancy=0..95",
+    "jpeg:quality=60..95,chroma=444",
+    "jpeg:quality=60..95",
+    "watermark:canvas={canvas},opacity=0.5..1+jpeg:quality=60..95",
+    "watermark:canvas={canvas},scale=0.5..1.5|text@0.3",
+]
+
+
+def _corruptions(crops: tf.Tensor, folder: Path, calls: int, rounds: int) -> None:
+    slowest, slowest_xla = np.inf, np.inf
+    print(f"\n| corruption ({_SIDE} x {_SIDE}, batch {_BATCH}) | pairs/s | with XLA |\n| --- | --- | --- |")
+    for form in _TABLE:
+        spec = form.format(canvas=folder / "canvas.png", stamp=folder / "stamp.png")
+        shown = form.format(canvas="canvas.png", stamp="stamp.png").replace("|", r"\|")
+        try:
+            corrupt = corruption.build(spec)
+        except UserError as error:
+            print(f"| `{shown}` | not here: {error} | |")
+            continue
+
+        def pair(clean: tf.Tensor, step: tf.Tensor, corrupt: corruption.Corruption = corrupt) -> tuple:
+            return tuple(corrupt(clean, corruption.picture_seeds(0, step, stream, _BATCH)) for stream in (0, 1))
+
+        compiled = [tf.function(pair, jit_compile=jit_compile) for jit_compile in (False, True)]
+        steps = itertools.count()
+
+        def run(function: tf.types.experimental.GenericFunction, steps: Iterator[int] = steps) -> None:
+            for _ in range(calls):
+                function(crops, tf.constant(next(steps)))[0][0].numpy()
+
+        for function in compiled:
+            run(function)
+        seconds = median_of_alternating([lambda f=f: run(f) for f in compiled], rounds)
+        plain, xla = (calls * _BATCH / taken for taken in seconds)
+        slowest, slowest_xla = min(slowest, plain), min(slowest_xla, xla)
+        print(f"| `{shown}` | {plain:.0f} | {xla:.0f} |", flush=True)
+    report("corruption_slowest", slowest, "pairs/s", 150)
+    report("corruption_slowest_xla", slowest_xla, "pairs/s", 150)
+
+
+def _older_generator(files: Sequence[str], canvas_path: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs as the older scripts make them, a sample at a time."""
+    rng = random.Random(0)
+
+    def overlaid(clean: np.ndarray) -> np.ndarray:
+        mark = Image.open(canvas_path)
+        opacity = rng.uniform(0.5, 1.0)
+        mark.putalpha(mark.getchannel("A").point(lambda alpha: int(alpha * opacity)))
+        picture = Image.fromarray(clean)
+        offset = (rng.randint(_SIDE - mark.width, 0), rng.randint(_SIDE - mark.height, 0))
+        picture.paste(mark, offset, mark)
+        return np.asarray(picture)
+
+    while True:
+        picture = cv2.imread(rng.choice(files))
+        y, x = (rng.randint(0, length - _SIDE) for length in picture.shape[:2])
+        clean = cv2.cvtColor(picture[y : y + _SIDE, x : x + _SIDE], cv2.COLOR_BGR2RGB)
+        yield overlaid(clean), overlaid(clean)
+
+
+def _input_side(config: ml_collections.ConfigDict, images_dir: Path, folder: Path, batches: int, rounds: int) -> None:
+    pairs, seeds = tf.function(make_pairs(config)), tf.function(make_seeds(config))
+    endless: Iterator[tf.Tensor] = iter(input_pipeline.training_batches(config))
+    steps = itertools.count()
+    files = [str(path) for path in jpegs(images_dir) if min(Image.open(path).size) > _SIDE]
+    older = _older_generator(files, str(folder / "canvas.png"))
+    older_pairs = max(_BATCH, batches // 2)
+
+    def ours() -> None:
+        for _ in range(batches):
+            pairs(next(endless), *seeds(tf.constant(next(steps))))
+
+    def theirs() -> None:
+        for _ in range(older_pairs):
+            next(older)
+
+    ours()
+    own, other = median_of_alternating([ours, theirs], rounds)
+    own, other = batches * _BATCH / own, older_pairs / other
+    print(f"\nTFRecords to pairs: {own:.0f} pairs/s; the older scripts' generator: {other:.0f} pairs/s")
+    report("corruption_against_generator", own / other, "x", 25)
+
+
+def _share_of_step(config: ml_collections.ConfigDict, crops: tf.Tensor, calls: int, rounds: int) -> None:
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    ready = make_pairs(config)(crops, *make_seeds(config)(tf.constant(0)))
+    functions = []
+    for corrupt_on, batch in (("device", crops), ("host", ready)):
+        with strategy.scope():
+            restorer = models.build(config)
+            optimizer = tf.keras.optimizers.Adam(config.learning_rate)
+            optimizer.build(restorer.network.trainable_variables)
+        step = make_train_step(strategy, restorer, optimizer, config, False, corrupt_on)
+
+        def run(step: tf.types.experimental.GenericFunction = step, batch: tf.Tensor = batch) -> None:
+            for number in range(calls):
+                step(batch, tf.constant(number, tf.int64), tf.constant(1e-4))["loss"].numpy()
+
+        run()
+        functions.append(run)
+    with_overlays, without = median_of_alternating(functions, rounds)
+    print(f"\na step of the default network takes {1000 * without / calls:.0f} ms without its overlays")
+    report("corruption_share_of_step", 100 * (1 - without / with_overlays), "%", 5, at_least=False)
+
+
+def measure(folder: Path, images_dir: Path, quick: bool) -> None:
+    """Prints the table and the figures.
+
+    Args:
+      folder: an empty folder for the dataset and the canvases.
+      images_dir: JPEGs.
+      quick: fewer batches and rounds.
+    """
+    stamp = canvas.text_stamp("Sample")
+    canvas.save_whole(stamp, str(folder / "stamp.png"))
+    canvas.save_whole(canvas.tile(stamp), str(folder / "canvas.png"))
+    convert(str(images_dir), str(folder / "dataset"), "train=1.0", shard_mb=8)
+    config = default.get_config()
+    config.data.dir = str(folder / "dataset")
+    config.source = f"watermark:canvas={folder / 'canvas.png'},opacity=0.5..1"
+    crops = next(iter(input_pipeline.training_batches(config)))
+
+    rounds = 3 if quick else 7
+    _corruptions(tf.cast(crops, tf.float32) / 255.0, folder, 3 if quick else 10, rounds)
+    _input_side(config, images_dir, folder, 50 if quick else 200, rounds)
+    _share_of_step(config, crops, 5 if quick else 20, rounds)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures in a temporary folder."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    devices.use_bfloat16("auto")
+    with tempfile.TemporaryDirectory() as folder:
+        measure(Path(folder), folder_of_photographs(_IMAGES.value, Path(folder)), _QUICK.value)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

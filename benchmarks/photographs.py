@@ -1,0 +1,35 @@
+"""The photographs a benchmark measures on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from configs.command_line import UserError
+from preprocessing import sample_photos
+
+_COCO = Path(__file__).parents[2] / "shared/data/coco/train2017"
+
+
+def folder_of_photographs(asked_for: str | None, scratch: Path) -> Path:
+    """A folder of JPEGs: the one asked for, else COCO's beside this checkout, else those of installed packages.
+
+    Args:
+      asked_for: what the user named, if anything.
+      scratch: a folder for the last of the three.
+
+    Raises:
+      UserError: there are no JPEGs.
+    """
+    folder = Path(asked_for) if asked_for else _COCO
+    if not asked_for and not folder.is_dir():
+        print("no COCO photographs: those of scikit-image and scikit-learn stand in")
+        sample_photos.write_coco_folder(str(scratch / "photos"))
+        folder = scratch / "photos" / "images"
+    if not jpegs(folder):
+        raise UserError(f"--images={folder}: no JPEGs there")
+    return folder
+
+
+def jpegs(folder: Path) -> list[Path]:
+    """The JPEGs of a folder, in order; none where there is no folder."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
