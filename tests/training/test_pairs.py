@@ -47,8 +47,16 @@ def test_clean_targets_are_the_crops_themselves(canvas_path, crops):
     assert pairs.weight.min() == 1.0 and not pairs.target_coverage.any()
 
 
-def test_the_host_makes_the_pairs_that_the_device_makes(canvas_path, crops):
-    config = _config(f"watermark:canvas={canvas_path},scale=0.5..1.5,rotate=-30..30")
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "watermark:canvas={},scale=0.5..1.5,rotate=-30..30,warp=0..2,blur=0..1.5,layout=tile",
+        "text:occupancy=5..30+jpeg:quality=60..95",
+        "gaussian|poisson|impulse",
+    ],
+)
+def test_the_host_makes_the_pairs_that_the_device_makes(canvas_path, crops, spec):
+    config = _config(spec.format(canvas_path))
     batches = tf.data.Dataset.from_tensors(crops).repeat(3)
     for step, host in enumerate(overlaid_on_host(batches, config, first_step=7)):
         for one, other in zip(host, _pairs(config, crops, 7 + step)):

@@ -1,0 +1,86 @@
+r"""Measures how well a canvas comes back from flat pictures that carry it.
+
+    --canvases=DIR   RGBA PNGs; by default those in ../shared/data/watermarks, else marks drawn here
+
+Out: a table, and a line for each figure, the worst of all canvases.
+
+    extract_alpha_png             mean error of alpha over all pixels, in 8-bit levels, from two PNG flats, either of
+                                  levels 0 and 255 or of 64 and 192
+    extract_alpha_on_mark_png     over the pixels alone that the mark covers
+    extract_color_png             mean error of colour, where alpha is above 0.1
+    extract_alpha_jpeg, extract_alpha_on_mark_jpeg, extract_color_jpeg    likewise, from JPEG flats of quality 90
+
+Command:
+
+    python -m benchmarks.canvases
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+from PIL import Image
+
+from benchmarks.figure import report
+from configs import canvas_file, command_line
+from preprocessing import canvas, flats
+from preprocessing.extraction import extract
+
+_QUICK = flags.DEFINE_bool("quick", False, "Corners of 300 x 300 only.")
+_CANVASES = flags.DEFINE_string("canvases", None, "Folder of RGBA PNGs.")
+
+_SHARED = Path(__file__).parents[2] / "shared/data/watermarks"
+
+
+def _canvases() -> dict[str, Image.Image]:
+    folder = Path(_CANVASES.value) if _CANVASES.value else _SHARED
+    paths = sorted(folder.glob("*.png"))
+    if paths:
+        return {path.name: canvas_file.read(str(path)) for path in paths}
+    if _CANVASES.value:
+        raise command_line.UserError(f"--canvases={folder}: no PNGs there")
+    looks = {"white": (36, 0.6, "white"), "red": (60, 0.35, "#d02020"), "opaque": (48, 1.0, "orange")}
+    return {name: canvas.tile(canvas.text_stamp("Sample 12", *look), 500) for name, look in looks.items()}
+
+
+def _errors(mark: Image.Image, suffix: str, levels: tuple[int, int]) -> tuple[float, float, float]:
+    """Mean errors in levels: of alpha over all pixels and over covered ones, of colour where there is some."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for level in levels:
+            flat = Image.new("RGBA", mark.size, (level, level, level, 255))
+            paths.append(f"{folder}/{level}.{suffix}")
+            Image.alpha_composite(flat, mark).convert("RGB").save(paths[-1], quality=90)
+        found = extract(flats.read(paths, levels))[0].astype(int)
+    true = np.asarray(mark).astype(int)
+    error, alpha = np.abs(found - true), true[..., 3]
+    return error[..., 3].mean(), error[alpha > 0][:, 3].mean(), error[alpha > 25.5][:, :3].mean()
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures every canvas."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    print("| canvas | flats | error of alpha | on the mark | of colour |\n| --- | --- | --- | --- | --- |")
+    worst = {suffix: np.zeros(3) for suffix in ("png", "jpg")}
+    for (name, mark), suffix, levels in itertools.product(_canvases().items(), worst, ((0, 255), (64, 192))):
+        part = mark.crop((0, 0, 300, 300)) if _QUICK.value else mark
+        errors = _errors(part, suffix, levels)
+        worst[suffix] = np.maximum(worst[suffix], errors)
+        print(
+            f"| {name} | {suffix} {levels[0]}, {levels[1]} | {' | '.join(f'{error:.2f}' for error in errors)} |",
+            flush=True,
+        )
+    quantities = ("alpha", "alpha_on_mark", "color")
+    for suffix, kind, limits in (("png", "png", (1, 1, 2)), ("jpg", "jpeg", (3, 3, 6))):
+        for quantity, error, limit in zip(quantities, worst[suffix], limits):
+            report(f"extract_{quantity}_{kind}", float(error), "levels", limit, at_least=False)
+
+
+if __name__ == "__main__":
+    command_line.run(main)
