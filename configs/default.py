@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     # What lies over the crops of validation; "same" is the source's spec.
     config.val = "same"
     # Leave out of the loss what the target's own overlay covers: its place is known, and those pixels teach
-    # nothing but noise. Needs about a fifth of the steps that plain Noise2Noise needs.
+    # nothing but noise.
     config.mask_target = True
 
     config.model = ml_collections.ConfigDict()

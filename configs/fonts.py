@@ -66,6 +66,18 @@ def find_font(characters: str, font: str | None = None, folders: Sequence[str] |
     raise UserError(f"no font found that has {_quoted(lacking)} and the rest of the text; {_remedy(lacking)}")
 
 
+def find_all(characters: str) -> list[str]:
+    """Every font of the system that has a glyph for all of these characters, in order; perhaps none."""
+    found = []
+    for path in sorted(_installed(characters, None)):
+        try:
+            if not missing(characters, _probe(path)):
+                found.append(path)
+        except OSError:
+            continue
+    return found
+
+
 def load(path: str | None, size: int) -> ImageFont.FreeTypeFont:
     """Opens a font.
 

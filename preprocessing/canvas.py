@@ -17,8 +17,6 @@ from PIL import Image, ImageColor, ImageDraw
 from configs import fonts
 from configs.command_line import UserError
 
-_OUTLINE_COLOR = (30, 30, 30)
-
 
 def text_stamp(
     text: str,
@@ -27,6 +25,7 @@ def text_stamp(
     color: str = "white",
     outline: int | None = None,
     font: str | None = None,
+    outline_color: str = "#1e1e1e",
 ) -> Image.Image:
     """Renders a caption, a name or a date. White with a dark outline, the default, shows on any ground.
 
@@ -35,8 +34,9 @@ def text_stamp(
       size: of the letters, pixels to the em.
       opacity: alpha of the strokes, 0..1.
       color: of the letters, a name or `#rrggbb`.
-      outline: width of the dark outline in pixels, 0 for none; None fits it to the size.
+      outline: width of the outline in pixels, 0 for none; None fits it to the size.
       font: a font file's path or name; None takes one that has all the glyphs, see `configs.fonts`.
+      outline_color: a name or `#rrggbb`.
 
     Returns:
       RGBA, as large as the text.
@@ -76,7 +76,7 @@ def text_stamp(
     alpha = letters + around
     if not alpha.any():
         raise UserError(f"text {text!r}: nothing to see in it; give letters, digits or signs")
-    mixed = letters * np.float32(_rgb(color)) + around * np.float32(_OUTLINE_COLOR)
+    mixed = letters * np.float32(_rgb(color)) + around * np.float32(_rgb(outline_color))
     rgb = np.divide(mixed, alpha, out=np.zeros_like(mixed), where=alpha > 0)
     return Image.fromarray(np.rint(np.concatenate([rgb, 255 * opacity * alpha], -1)).astype(np.uint8))
 

@@ -4,6 +4,7 @@ r"""Makes watermark canvases, recovers them from pictures that carry them, and s
     python -m preprocessing.watermark tile stamp.png --size=1000 --rotate=25 --out=canvas.png
     python -m preprocessing.watermark extract --flats=dark.png,bright.png --levels=0,255 --out=mark.png
     python -m preprocessing.watermark info mark.png
+    python -m preprocessing.watermark bank --count=300 --out=bank
 
 | command | in | out |
 | --- | --- | --- |
@@ -11,6 +12,7 @@ r"""Makes watermark canvases, recovers them from pictures that carry them, and s
 | `tile` | an RGBA stamp | RGBA PNG, square, full of the stamp |
 | `extract` | pictures of one grey each, with the mark on them | RGBA PNG of their size: the mark alone |
 | `info` | a canvas | lines of text |
+| `bank` | | a folder of random stamps, to train a model that shall remove marks it has never seen |
 
 Nothing is overwritten unless `--overwrite` says so. `python -m preprocessing.watermark tile --help` lists tile's own
 flags; docs/watermark.md shows how to get flats marked.
@@ -27,7 +29,7 @@ from PIL import Image
 
 from configs import canvas_file, command_line
 from configs.command_line import UserError
-from preprocessing import canvas, canvas_info, extraction
+from preprocessing import canvas, canvas_bank, canvas_info, extraction
 from preprocessing import flats as flat_pictures
 
 # Each command has flags of its own: `--size` is a canvas's side here and a letter's there.
@@ -60,7 +62,13 @@ _LEVELS = flags.DEFINE_list(
 )
 
 _INFO = flags.FlagValues()
-_COMMANDS = {"tile": _TILE, "text": _TEXT, "extract": _EXTRACT, "info": _INFO}
+
+_BANK = flags.FlagValues()
+_COUNT = flags.DEFINE_integer("count", 300, "Stamps to draw.", 1, 100_000, flag_values=_BANK)
+_SEED = flags.DEFINE_integer("seed", 0, "Of all that is random about them.", 0, flag_values=_BANK)
+_BANK_OUT = flags.DEFINE_string("out", "bank", "The folder to make.", flag_values=_BANK)
+
+_COMMANDS = {"tile": _TILE, "text": _TEXT, "extract": _EXTRACT, "info": _INFO, "bank": _BANK}
 
 _OUT, _OVERWRITE = {}, {}
 for _name, _file in (("tile", "canvas.png"), ("text", "stamp.png"), ("extract", "mark.png")):
@@ -74,9 +82,15 @@ def main(argv: Sequence[str]) -> None:
     command, arguments = (argv[1], argv[2:]) if len(argv) > 1 else (None, [])
     if command not in _COMMANDS:
         what = "no command" if command is None else f"no command {command!r}"
-        raise UserError(f"{what}; say tile, text, extract or info: python -m preprocessing.watermark COMMAND …")
+        raise UserError(f"{what}; say tile, text, extract, info or bank: python -m preprocessing.watermark COMMAND …")
     if command == "info":
         print(canvas_info.describe(canvas_file.read(_only(command, "CANVAS.png", arguments))))
+        return
+    if command == "bank":
+        if arguments:
+            raise UserError(f"{arguments[0]!r}: bank takes flags alone")
+        canvas_bank.write(_BANK_OUT.value, _COUNT.value, _SEED.value)
+        print(f"{_BANK_OUT.value}: {_COUNT.value} stamps")
         return
     out = _OUT[command].value
     _refuse_bad_output(out, _OVERWRITE[command].value)

@@ -1,9 +1,5 @@
 """Noise has the moments of NumPy's, falls in the range asked for, and is the same compiled, alone or in a batch."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -198,21 +194,3 @@ def test_poisson_noise_takes_values_outside_the_range_to_its_ends():
     corrupted, _ = _corrupt("poisson:peak=10", np.stack([np.full([32, 32, 3], -40.0), np.full([32, 32, 3], 400.0)]))
     assert not corrupted[0].any()
     assert abs(corrupted[1].mean() - 255) < 5 * 255 / np.sqrt(10 * corrupted[1].size)
-
-
-def test_xla_compiles_noise_once_and_not_for_every_draw(tmp_path):
-    # XLA writes every module that it compiles into a folder.
-    script = f"""
-import training, tensorflow as tf
-from training import corruption
-from training.corruption import noise, spec
-kinds = {{"gaussian": noise.GaussianNoise, "poisson": noise.PoissonNoise, "impulse": noise.ImpulseNoise}}
-for text in {_SPECS!r}:
-    corrupt = tf.function(kinds[text.partition(":")[0]](spec.parse(text)), jit_compile=True)
-    for step in range(4):
-        corrupt(tf.zeros([2, 16, 16, 3]), corruption.picture_seeds(0, tf.constant(step), 0, 2))
-"""
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text"}
-    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
-    compiled = list(tmp_path.glob("*after_optimizations.txt"))
-    assert len(compiled) == len(_SPECS), [path.name for path in compiled]

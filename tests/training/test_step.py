@@ -1,9 +1,5 @@
 """The compiled step: what it computes, and that neither XLA nor the number of replicas changes it."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -109,18 +105,3 @@ def test_an_uneven_batch_an_unknown_loss_and_a_missing_source_are_named(canvas_p
     ]:
         with pytest.raises(UserError, match=words):
             step.make_train_step(strategy, None, None, _config(canvas_path, **fields), False)
-
-
-def test_xla_compiles_the_step_once_and_not_for_every_draw(canvas_path, tmp_path):
-    # XLA writes every module that it compiles into a folder.
-    script = f"""
-import numpy as np, training, tensorflow as tf
-from training import corruption
-corrupt = tf.function(corruption.build({f"watermark:canvas={canvas_path}"!r}), jit_compile=True)
-for step in range(5):
-    corrupt(tf.zeros([2, 16, 16, 3]), corruption.picture_seeds(0, tf.constant(step), 0, 2))
-"""
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text"}
-    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
-    compiled = list(tmp_path.glob("*after_optimizations.txt"))
-    assert len(compiled) == 1, [path.name for path in compiled]
