@@ -5,7 +5,7 @@ r"""Measures the input path: TFRecords to (source, target) pairs of 128 x 128, o
 Out: a line for each figure.
 
     input_crops          crops/s that tf.data delivers, uint8, before any corruption
-    input_pairs          pairs/s with the overlay of source and target, as the training step computes it
+    input_pairs          pairs/s with the overlay of source and target, in tf.data (--corrupt_on=host)
     input_decode_share   of the time of input_pairs, what a plain loop in one thread needs to decode the same number of
                          pictures whole: below 1, cropping while decoding and several crops a picture pay off
 
@@ -29,7 +29,7 @@ from configs import command_line, default
 from preprocessing import canvas
 from preprocessing.convert import convert
 from training import input_pipeline
-from training.pairs import make_pairs, make_seeds
+from training.pairs import overlaid_on_host
 
 _QUICK = flags.DEFINE_bool("quick", False, "Fewer batches and rounds.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of JPEGs.")
@@ -51,19 +51,12 @@ def measure(folder: Path, images_dir: Path, batches: int, rounds: int) -> None:
     config = default.get_config()
     config.data.dir = str(folder / "dataset")
     config.source = f"watermark:canvas={folder / 'canvas.png'},opacity=0.5..1"
-    pairs, seeds = tf.function(make_pairs(config)), tf.function(make_seeds(config))
     endless: Iterator[tf.Tensor] = iter(input_pipeline.training_batches(config))
-    step = 0
+    overlaid = iter(overlaid_on_host(input_pipeline.training_batches(config), config))
 
-    def crops() -> None:
+    def take(batches_of: Iterator) -> None:
         for _ in range(batches):
-            next(endless)
-
-    def crops_and_pairs() -> None:
-        nonlocal step
-        for _ in range(batches):
-            pairs(next(endless), *seeds(tf.constant(step)))
-            step += 1
+            next(batches_of)
 
     files = [str(path) for path in jpegs(images_dir)]
 
@@ -71,8 +64,9 @@ def measure(folder: Path, images_dir: Path, batches: int, rounds: int) -> None:
         for k in range(batches * config.batch_size // config.data.crops_per_image):
             tf.io.decode_jpeg(tf.io.read_file(files[k % len(files)]), channels=3)
 
-    crops_and_pairs()  # traces, and fills the shuffle buffer
-    seconds = median_of_alternating([crops, crops_and_pairs, decode_whole], rounds)
+    for iterator in (endless, overlaid):  # compiles, and fills the shuffle buffers
+        take(iterator)
+    seconds = median_of_alternating([lambda: take(endless), lambda: take(overlaid), decode_whole], rounds)
     pictures = batches * config.batch_size
     report("input_crops", pictures / seconds[0], "crops/s")
     report("input_pairs", pictures / seconds[1], "pairs/s", _TARGET)
