@@ -73,7 +73,7 @@ def draw(rng: np.random.Generator, faces: Sequence[str | None]) -> Image.Image:
     elif kind == "date":
         stamp = _date(rng, faces)
     elif kind == "logo":
-        stamp = _logo(rng, round(rng.uniform(40, 220)))
+        stamp = _logo(rng, round(rng.uniform(30, 140)))
     else:
         text = _caption(rng, faces)
         stamp = _side_by_side(_logo(rng, max(24, round(text.height * rng.uniform(0.8, 2.5)))), text, rng.random() < 0.5)
