@@ -8,7 +8,7 @@ import ml_collections
 import tensorflow as tf
 
 from configs.command_line import UserError
-from training.models import unet
+from training.models import nafnet, srresnet, u_shape, unet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,46 @@ class Restorer:
     halo: int
 
 
+def _levels(
+    model: ml_collections.ConfigDict, features: tuple[int, ...], blocks: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The recipe's features and blocks, a model's own where it leaves them empty."""
+    features, blocks = tuple(model.features) or features, tuple(model.blocks) or blocks
+    if len(features) != len(blocks):
+        raise UserError(
+            f"config.model: {model.name} with features={features} and blocks={blocks}: must be equally long"
+        )
+    if min(features) < 1 or min(blocks) < 0:
+        raise UserError(
+            f"config.model: {model.name} with features={features} and blocks={blocks}: features >= 1, blocks >= 0"
+        )
+    return features, blocks
+
+
+def _unet(model: ml_collections.ConfigDict) -> tuple[tf.keras.Model, int, int]:
+    features, blocks = _levels(model, unet.FEATURES, unet.BLOCKS)
+    return unet.unet(features, blocks), u_shape.stride(blocks), unet.halo(blocks)
+
+
+def _srresnet(model: ml_collections.ConfigDict) -> tuple[tf.keras.Model, int, int]:
+    features, blocks = _levels(model, srresnet.FEATURES, srresnet.BLOCKS)
+    if len(features) > 1:
+        raise UserError(f"config.model: srresnet has one resolution, features={features} are of {len(features)}")
+    return srresnet.srresnet(features[0], blocks[0]), srresnet.STRIDE, srresnet.halo(blocks[0])
+
+
+def _nafnet(model: ml_collections.ConfigDict) -> tuple[tf.keras.Model, int, int]:
+    features, blocks = _levels(model, nafnet.FEATURES, nafnet.BLOCKS)
+    if model.window < 1 or model.window % 2 == 0:
+        raise UserError(f"config.model.window={model.window}: must be odd, so that a pixel is in the middle of its own")
+    return nafnet.nafnet(features, blocks, model.window), u_shape.stride(blocks), nafnet.halo(blocks, model.window)
+
+
+# Each returns the model with both outputs, its stride and its halo.
+_BUILDERS = {"unet": _unet, "srresnet": _srresnet, "nafnet": _nafnet}
+NAMES = tuple(_BUILDERS)
+
+
 def build(config: ml_collections.ConfigDict) -> Restorer:
     """Builds the network that `config.model` describes, with fresh weights drawn from `config.seed`.
 
@@ -35,13 +75,9 @@ def build(config: ml_collections.ConfigDict) -> Restorer:
       UserError: a name that does not exist, or fields that contradict each other.
     """
     model = config.model
-    if model.name != "unet":
-        raise UserError(f"config.model.name={model.name!r}: there is no such model; there is 'unet'")
-    if len(model.features) != len(model.blocks):
-        raise UserError(
-            f"config.model: features={tuple(model.features)} and blocks={tuple(model.blocks)} must be equally long"
-        )
+    if model.name not in _BUILDERS:
+        raise UserError(f"config.model.name={model.name!r}: there is no such model; there are {', '.join(NAMES)}")
     tf.keras.utils.set_random_seed(config.seed)
-    taught = unet.unet(model.features, model.blocks)
+    taught, stride, halo = _BUILDERS[model.name](model)
     network = tf.keras.Model(taught.input, taught.outputs[0], name=model.name)
-    return Restorer(network, taught, 2 ** len(model.features), unet.halo(model.blocks))
+    return Restorer(network, taught, stride, halo)

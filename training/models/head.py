@@ -1,0 +1,40 @@
+"""What every network ends in: features to the restored picture and the logits of an overlay's presence.
+
+The head predicts three things a pixel: whether an overlay is present, p in 0..1, and a gain and a bias:
+`y = x + p (g (x - 1/2) + b)`. Undoing a blend `x = (1 - a) y + a c` is just that, with g and b depending on the
+overlay alone, not on the picture beneath it; and p keeps what nothing covers as it was. Where an overlay fell is
+known in training, so p is taught directly.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+REACH = 1  # samples on each side that the head reads
+# Adam moves every output of the last layer equally fast. Opaque marks need gains of 2 to 10, and a decision needs
+# logits of that size, where a bias needs tenths.
+_SCALE = 4.0
+
+
+def restorer(picture: tf.Tensor, features: tf.Tensor, fold: int, name: str) -> tf.keras.Model:
+    """Ends a network.
+
+    Args:
+      picture: the network's Keras input, float32 `[N, H, W, 3]` in 0..1.
+      features: float32 `[N, H / fold, W / fold, C]`, computed from it.
+      fold: pixels a side that a sample of `features` stands for.
+      name: of the model.
+
+    Returns:
+      A model from `picture` to two outputs: the restored picture in the same form, not clipped, and float32
+      `[N, H, W, 1]`, the logits of an overlay's presence. At initialisation the first is the input.
+    """
+    x = tf.keras.layers.Conv2D(7 * fold**2, 2 * REACH + 1, padding="same", kernel_initializer="zeros")(features)
+    if fold > 1:
+        x = tf.nn.depth_to_space(x, fold)
+    gain, bias, logits = tf.split(x, [3, 3, 1], axis=-1)
+    gain, logits = _SCALE * gain, _SCALE * logits
+    # A margin at both ends: where the network is sure that nothing fell, the picture is returned to the bit.
+    presence = tf.clip_by_value(1.2 * tf.sigmoid(logits) - 0.1, 0.0, 1.0)
+    restored = picture + presence * (gain * (picture - 0.5) + bias)
+    return tf.keras.Model(picture, [restored, logits], name=name)

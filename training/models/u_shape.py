@@ -1,0 +1,82 @@
+"""The U-shaped trunk of `unet` and `nafnet`, which differ in the block that it repeats.
+
+After U-Net (Ronneberger et al., MICCAI 2015). The picture is folded into half its resolution first (space to depth),
+so the wide, costly convolutions never run at full resolution. From there a strided 2x2 convolution halves each
+resolution on the way down; on the way up a 1x1 convolution and depth to space double it, and what the way down had
+there is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Callable
+
+import tensorflow as tf
+
+from training.models import head
+
+_FOLD = 2  # pixels a side folded into channels
+
+
+def stride(blocks: Sequence[int]) -> int:
+    """The multiple, in pixels, that a picture's sides must be, of `blocks` at each resolution."""
+    return _FOLD * 2 ** (len(blocks) - 1)
+
+
+def halo(blocks: Sequence[int], reach: int) -> int:
+    """How many pixels around an output pixel can influence it, on each side.
+
+    Args:
+      blocks: blocks at each resolution.
+      reach: samples on each side that a block reads.
+
+    Returns:
+      The halo a tile needs so that its inside equals the untiled result.
+    """
+    spacing = _FOLD  # between neighbouring samples at the current resolution, in pixels
+    pixels = spacing  # stem
+    for level, count in enumerate(blocks):
+        if level:
+            pixels += spacing  # the 2x2 strided convolution
+            spacing *= 2
+        pixels += reach * count * spacing
+    # Unfolding adds nothing: a coarse sample serves the finer ones that it was made of.
+    for count in reversed(blocks[:-1]):
+        spacing //= 2
+        pixels += reach * count * spacing
+    pixels += head.REACH * spacing
+    return pixels + _FOLD - 1  # folding itself
+
+
+def restorer(
+    features: Sequence[int], blocks: Sequence[int], block: Callable[[tf.Tensor, int], tf.Tensor], name: str
+) -> tf.keras.Model:
+    """Builds the network around a block.
+
+    Args:
+      features: channels at each resolution, from half the picture's downwards.
+      blocks: blocks at each resolution, on the way down and again on the way up; as long as `features`.
+      block: `block(x, channels)`, float32 `[N, h, w, channels]` to the same shape, of Keras layers.
+      name: of the model.
+
+    Returns:
+      A model from float32 `[N, H, W, 3]` in 0..1, H and W multiples of `stride(blocks)`, to the outputs of
+      `head.restorer`.
+    """
+    layers = tf.keras.layers
+    picture = layers.Input((None, None, 3))
+    x = tf.nn.space_to_depth(picture - 0.5, _FOLD)
+    x = layers.Conv2D(features[0], 3, padding="same", kernel_initializer="he_normal")(x)
+    skips = []
+    for level, (width, count) in enumerate(zip(features, blocks)):
+        if level:
+            skips.append(x)
+            x = layers.Conv2D(width, 2, strides=2, kernel_initializer="he_normal")(x)
+        for _ in range(count):
+            x = block(x, width)
+    for skip, width, count in reversed(list(zip(skips, features, blocks))):
+        x = layers.Conv2D(4 * width, 1, kernel_initializer="he_normal")(x)
+        x = tf.nn.depth_to_space(x, 2) + skip
+        for _ in range(count):
+            x = block(x, width)
+    return head.restorer(picture, x, _FOLD, name)
