@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from training import ssim
+
+MEASURES = ("psnr", "covered_psnr", "uncovered_psnr", "ssim", "covered_ssim")
+
 # Mean squared error below which a picture counts as exact (68 dB), so that one exact crop does not swamp a mean.
 _EXACT = 1e-2
 
@@ -27,8 +31,29 @@ def psnr(picture: np.ndarray, clean: np.ndarray, where: np.ndarray | None = None
     return float(10.0 * np.log10(255.0**2 / max(float(squared.mean(dtype=np.float64)), _EXACT)))
 
 
+def measure(picture: np.ndarray, clean: np.ndarray, covered: np.ndarray) -> dict[str, float]:
+    """Compares a picture with the clean one.
+
+    Args:
+      picture: uint8 `[H, W, 3]`.
+      clean: likewise.
+      covered: bool `[H, W]`, where an overlay fell.
+
+    Returns:
+      `MEASURES`: PSNR in dB, SSIM in -1..1; NaN where there are no such pixels and, for SSIM, where a side is below 11.
+    """
+    local = ssim.ssim_map(picture, clean)
+    return {
+        "psnr": psnr(picture, clean),
+        "covered_psnr": psnr(picture, clean, covered),
+        "uncovered_psnr": psnr(picture, clean, ~covered),
+        "ssim": ssim.mean_ssim(local),
+        "covered_ssim": ssim.mean_ssim(local, covered),
+    }
+
+
 def summarize(pictures: np.ndarray, clean: np.ndarray, covered: np.ndarray) -> dict[str, float]:
-    """Mean PSNR over pictures.
+    """Means over pictures.
 
     Args:
       pictures: uint8 `[N, H, W, 3]`.
@@ -36,17 +61,11 @@ def summarize(pictures: np.ndarray, clean: np.ndarray, covered: np.ndarray) -> d
       covered: bool `[N, H, W]`, where an overlay fell.
 
     Returns:
-      `psnr` over all pixels, `covered_psnr` and `uncovered_psnr`, each a mean in dB over the pictures that have such
-      pixels.
+      `MEASURES`, each a mean over the pictures that have such pixels; NaN where none has.
     """
-
-    def mean(masks: list) -> float:
-        values = [psnr(*triple) for triple in zip(pictures, clean, masks)]
-        values = [value for value in values if not np.isnan(value)]
-        return float(np.mean(values)) if values else float("nan")
-
-    return {
-        "psnr": mean([None] * len(pictures)),
-        "covered_psnr": mean(list(covered)),
-        "uncovered_psnr": mean(list(~covered)),
-    }
+    measured = [measure(*triple) for triple in zip(pictures, clean, covered)]
+    means = {}
+    for name in MEASURES:
+        values = [figures[name] for figures in measured if not np.isnan(figures[name])]
+        means[name] = float(np.mean(values)) if values else float("nan")
+    return means

@@ -1,0 +1,1 @@
+"""What `training.evaluate` measures, and the report that it writes."""

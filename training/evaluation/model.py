@@ -1,0 +1,103 @@
+"""A trained model to evaluate: an export, or what a training run has learned so far."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from configs.command_line import UserError
+from training import exportable
+from training.reflection import mirrored_indices
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model and what a report should say of it.
+
+    Attributes:
+      restore: uint8 `[N, H, W, 3]` to the same form, any H, W >= 1.
+      path: the version folder, or the workdir.
+      info: JSON-ready: what the export or the run says about its weights; empty if it says nothing.
+    """
+
+    restore: Callable[[np.ndarray], np.ndarray]
+    path: str
+    info: dict[str, Any]
+
+
+def load(path: str) -> Model:
+    """Loads a model.
+
+    Args:
+      path: a SavedModel's version folder, a folder that holds version folders, of which the newest is taken, or a
+        training workdir, of which the weights that did best in validation are taken.
+
+    Raises:
+      UserError: none of these, or one that cannot be used.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise UserError(f"--model={path}: no such folder; name an export or a training workdir")
+    if (folder / "saved_model.pb").exists():
+        return _load_version(folder)
+    if (folder / "config.json").exists():
+        return _load_workdir(folder)
+    versions = [file.parent for file in folder.glob("*/saved_model.pb") if file.parent.name.isdecimal()]
+    if versions:
+        return _load_version(max(versions, key=lambda version: int(version.name)))
+    raise UserError(
+        f"--model={path}: neither an export (saved_model.pb, or folders named by version that hold it) nor a training "
+        "workdir (config.json); train with training.train, export with serving.export"
+    )
+
+
+def _load_version(folder: Path) -> Model:
+    try:
+        loaded = tf.saved_model.load(str(folder))
+    except (OSError, ValueError, DecodeError, tf.errors.OpError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--model: {folder} cannot be loaded ({reason}); export the model again") from None
+    signature = loaded.signatures.get("restore")
+    if signature is None or set(signature.structured_input_signature[1]) != {"images"}:
+        raise UserError(f"--model: {folder} has no signature restore(images); export the model with serving.export")
+
+    def restore(pictures: np.ndarray) -> np.ndarray:
+        # Through `loaded`: a signature alone does not keep its variables alive.
+        return loaded.signatures["restore"](images=tf.constant(pictures))["restored"].numpy()
+
+    return Model(restore, str(folder), _read_info(folder / "export_info.json"))
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        info = None
+    if not isinstance(info, dict):
+        raise UserError(f"{path}: is not the JSON that serving.export wrote; remove it, or export the model again")
+    return info
+
+
+def _load_workdir(folder: Path) -> Model:
+    trained = exportable.load(str(folder))
+
+    # One graph for all sizes: a graph a size would fill the memory on a folder of whole pictures.
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    def forward(images: tf.Tensor) -> tf.Tensor:
+        size = tf.shape(images)[1:3]
+        padded = images
+        for axis in (1, 2):
+            length = -(-size[axis - 1] // trained.stride) * trained.stride
+            padded = tf.gather(padded, mirrored_indices(0, length, size[axis - 1]), axis=axis)
+        restored = trained.network(tf.cast(padded, tf.float32) / 255.0, training=False)
+        return tf.cast(tf.round(tf.clip_by_value(restored, 0.0, 1.0) * 255.0), tf.uint8)[:, : size[0], : size[1]]
+
+    return Model(lambda pictures: forward(tf.constant(pictures)).numpy(), str(folder), trained.info)
