@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from absl import flags
 from PIL import Image
 
-from configs import canvas_file, command_line
+from configs import canvas_file, command_line, entry_flags
 from configs.command_line import UserError
 from preprocessing import canvas, canvas_bank, canvas_info, extraction
 from preprocessing import flats as flat_pictures
@@ -142,10 +142,7 @@ def run() -> None:
     """The console script."""
     own = _COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
     if own is not None:
-        flags.FLAGS.append_flag_values(own)
-        for name in own:
-            flags.FLAGS.register_key_flag_for_module(sys.argv[0], own[name])
-        own.mark_as_parsed()
+        entry_flags.adopt(own)
     # Without a command no flag is known, and the missing command is what to complain of.
     command_line.run(main, pass_unknown_flags=own is None)
 

@@ -23,9 +23,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from configs import command_line
+from configs import command_line, entry_flags
 from configs.command_line import UserError
-from serving import entry_flags
 from serving.folder import restore_folder
 from serving.restorer import Refused, Restorer
 

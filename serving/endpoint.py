@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
-import threading
 from concurrent import futures
 
 import grpc
@@ -94,11 +92,3 @@ class Endpoint:
     def __exit__(self, *exc_info: object) -> None:
         """Takes no new requests and waits for those under way."""
         self._server.stop(self._limits.drain_seconds).wait()
-
-
-def stop_asked() -> threading.Event:
-    """From now on SIGTERM and Ctrl-C do not end the process, but set the event that is returned."""
-    asked = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: asked.set())
-    return asked

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from configs import command_line
+from configs import command_line, entry_flags
 from configs.command_line import UserError
-from serving import entry_flags, saved_model
+from serving import saved_model
 
 _FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string(

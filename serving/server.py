@@ -26,10 +26,10 @@ from collections.abc import Sequence
 from absl import flags
 from tensorflow_serving.config import model_server_config_pb2
 
-from configs import command_line
+from configs import command_line, entry_flags
 from configs.command_line import UserError
-from serving import entry_flags
-from serving.endpoint import Endpoint, Limits, stop_asked
+from configs.stopping import stop_asked
+from serving.endpoint import Endpoint, Limits
 from serving.model_store import ModelStore
 
 _FLAGS = flags.FlagValues()
