@@ -28,6 +28,8 @@ _ENTRY_POINTS = [
     "preprocessing.coco_to_tfrecord",
     "preprocessing.verify",
     "preprocessing.watermark",
+    "training.evaluate",
+    "training.local_workers",
     "training.preview",
     "training.train",
     "serving.export",

@@ -44,6 +44,7 @@ from configs.command_line import UserError
 from preprocessing import canvas
 from preprocessing.convert import convert
 from training import corruption, devices, input_pipeline, models
+from training.optimizers import Optimizer
 from training.pairs import make_pairs, make_seeds, overlaid_on_host
 from training.step import make_train_step
 
@@ -147,13 +148,12 @@ def _share_of_step(config: ml_collections.ConfigDict, crops: tf.Tensor, calls: i
     for corrupt_on, batch in (("device", crops), ("host", ready)):
         with strategy.scope():
             restorer = models.build(config)
-            optimizer = tf.keras.optimizers.Adam(config.learning_rate)
-            optimizer.build(restorer.network.trainable_variables)
+            optimizer = Optimizer(config, restorer.network.trainable_variables)
         step = make_train_step(strategy, restorer, optimizer, config, False, corrupt_on)
 
         def run(step: tf.types.experimental.GenericFunction = step, batch: tf.Tensor = batch) -> None:
             for number in range(calls):
-                step(batch, tf.constant(number, tf.int64), tf.constant(1e-4))["loss"].numpy()
+                step(batch, tf.constant(number, tf.int64), tf.constant(0.0), tf.constant(1e-4))["loss"].numpy()
 
         run()
         functions.append(run)

@@ -27,7 +27,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.window = 2.0
     # Crops held for shuffling: 48 KiB each at 128 pixels.
     config.data.shuffle_crops = 2048
-    # The same order of crops in every run of the same seed. Costs some speed where shards are slow to read.
+    # The same crops in the same order in every run of the same seed, also in one that was killed and started again:
+    # with it a run on one device is repeated to the bit. Costs some speed where shards are slow to read.
     config.data.deterministic = False
 
     # What lies over the network's input: a corruption spec, see the table in docs/training.md.
@@ -42,26 +43,46 @@ def get_config() -> ml_collections.ConfigDict:
     config.mask_target = True
 
     config.model = ml_collections.ConfigDict()
+    # "unet", "srresnet" or "nafnet", see training/models.
     config.model.name = "unet"
-    # Features at each resolution, from half the picture's downwards, and residual blocks there.
-    config.model.features = (48, 72, 96, 144)
-    config.model.blocks = (1, 2, 2, 2)
+    # Features at each resolution, and blocks there. Empty: the model's own, so that its name alone selects it.
+    # unet: (48, 72, 96, 144) and (1, 2, 2, 2), residual blocks, from half the picture's resolution downwards.
+    # srresnet: (64,) and (16,), residual blocks at the picture's resolution.
+    # nafnet: (32, 64, 128) and (1, 2, 4), blocks, from half the picture's resolution downwards.
+    config.model.features = ()
+    config.model.blocks = ()
+    # nafnet alone: side of the window that its attention averages over, in samples of each resolution; odd.
+    config.model.window = 7
 
     config.loss = "mae"
     # How much more a pixel counts that an overlay covers in the source: 2.0 makes it three times another's weight.
     config.covered_weight = 2.0
+    # Whether that surplus is taken in proportion to the overlay's opacity.
+    config.weight_by_alpha = False
     # Weight of the second lesson, telling where an overlay is: cross-entropy, beside the first one's mean error.
     config.presence_weight = 0.3
     # Pictures a step over all replicas together.
     config.batch_size = 16
+    # adam, adamw, or lamb for batches of hundreds.
+    config.optimizer = "adam"
+    config.weight_decay = 0.0
+    # Of the global batch: it stays when devices are added and the batch does not grow.
     config.learning_rate = 1e-3
-    # Share of the run in which the learning rate rises from zero; then it falls along a cosine to zero.
+    # cosine (to zero), constant, or quarters (halved at each quarter of the run, as the older scripts did).
+    config.schedule = "cosine"
+    # Share of the run in which the learning rate rises from zero first.
     config.warmup = 0.05
+    # Decay a step of the average of the weights that is validated and exported; 0 for the weights themselves.
+    config.ema = 0.0
     # Gradients of a larger global norm are scaled down to this one.
     config.clip_norm = 1.0
     config.steps = 20_000
     # Wall-clock budget in minutes, 0 for none. The schedule is fitted to whichever of the two ends sooner.
     config.max_minutes = 0.0
+    # Steps in one call of the compiled graph: between them nothing waits for Python.
+    config.steps_per_execution = 1
+    # Ends the run when so many validations in a row brought no better PSNR; 0 for never.
+    config.patience = 0
 
     config.log_every = 50
     config.eval_every = 1000

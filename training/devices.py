@@ -52,3 +52,18 @@ def use_bfloat16(mode: str) -> bool:
         tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": True})
         logging.info("Convolutions run in bfloat16, weights stay float32 (--precision=float32 turns it off).")
     return wanted
+
+
+def strategy(name: str) -> tf.distribute.Strategy:
+    """The strategy by its name: `one_device`, `mirrored`, or `auto`, which mirrors where there are several devices."""
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    if name == "mirrored" or (name == "auto" and len(devices) > 1):
+        return mirrored_strategy()
+    return tf.distribute.OneDeviceStrategy(devices[0].name)
+
+
+def be_deterministic(seed: int) -> None:
+    """Has every operation give the same result to the bit each time, at some cost in speed."""
+    tf.keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()

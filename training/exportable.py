@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from configs.command_line import UserError
 from training import models
-from training.workdir import BestWeights, read_config
+from training.checkpoints import BestWeights
+from training.workdir import read_config
 
 
 @dataclasses.dataclass(frozen=True)

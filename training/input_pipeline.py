@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
+from configs.command_line import UserError
 from preprocessing import schema
 from training.reflection import mirrored_indices
 
@@ -61,15 +62,12 @@ def _random_crops(encoded: tf.Tensor, seed: tf.Tensor, data: ml_collections.Conf
     return tf.stack(crops)
 
 
-def _encoded_pictures(data_dir: str, split: str, shuffle_seed: int | None, deterministic: bool) -> tf.data.Dataset:
-    paths = schema.shard_paths(data_dir, split)
-    files = tf.data.Dataset.from_tensor_slices([str(path) for path in paths])
-    if shuffle_seed is not None:
-        files = files.shuffle(len(paths), seed=shuffle_seed).repeat()
-    records = files.interleave(
+def _records(paths: tf.data.Dataset, shards: int, deterministic: bool) -> tf.data.Dataset:
+    """Encoded pictures from shards, several read at a time."""
+    records = paths.interleave(
         # A buffer larger than a picture, so that a shard is read in few long requests.
         lambda path: tf.data.TFRecordDataset(path, buffer_size=4 << 20),
-        cycle_length=min(16, len(paths)),
+        cycle_length=min(16, shards),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=deterministic,
     )
@@ -77,33 +75,104 @@ def _encoded_pictures(data_dir: str, split: str, shuffle_seed: int | None, deter
     return records.map(lambda record: tf.io.parse_single_example(record, features)["image/encoded"])
 
 
-def training_batches(config: ml_collections.ConfigDict) -> tf.data.Dataset:
+def _shard_paths(data: ml_collections.ConfigDict, split: str) -> list[str]:
+    return [str(path) for path in schema.shard_paths(data.dir, split)]
+
+
+def _count(data: ml_collections.ConfigDict, split: str) -> int:
+    return schema.read_dataset_info(data.dir)["splits"][split]["images"]
+
+
+def _shuffled_crops(config: ml_collections.ConfigDict, worker: int, workers: int) -> tf.data.Dataset:
+    """Crops in an order that depends on which shard was read sooner: fastest, and never the same twice."""
+    data = config.data
+    paths = _shard_paths(data, data.train_split)
+    if len(paths) < workers:
+        raise UserError(
+            f"data {data.dir}: {len(paths)} shards of {data.train_split} are too few for {workers} workers; convert "
+            "again with a smaller --shard_mb"
+        )
+    paths = paths[worker::workers]
+    files = tf.data.Dataset.from_tensor_slices(paths).shuffle(len(paths), seed=config.seed).repeat()
+    seeds = tf.data.Dataset.random(config.seed + worker, rerandomize_each_iteration=False).batch(2, drop_remainder=True)
+    crops = tf.data.Dataset.zip((_records(files, len(paths), False), seeds)).map(
+        lambda encoded, seed: _random_crops(encoded, tf.bitcast(tf.cast(seed, tf.uint32), tf.int32), data),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=False,
+    )
+    return crops.unbatch().shuffle(data.shuffle_crops, seed=config.seed)
+
+
+def _crops_in_blocks(config: ml_collections.ConfigDict, first: int) -> tf.data.Dataset:
+    """Crops in an order that is a function of the seed, so that it can be entered anywhere.
+
+    A shuffle buffer's order follows from all that went through it before. Here crops are shuffled block by block, by
+    the block's number; and what precedes a block is skipped before anything is decoded.
+
+    Args:
+      config: a recipe.
+      first: how many crops are skipped.
+    """
+    data = config.data
+    paths, images = _shard_paths(data, data.train_split), _count(data, data.train_split)
+    pictures_a_block = max(1, data.shuffle_crops // data.crops_per_image)
+    crops_a_block = pictures_a_block * data.crops_per_image
+    first_block, within_block = divmod(first, crops_a_block)
+    first_epoch, within_epoch = divmod(first_block * pictures_a_block, images)
+
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(tf.constant(paths), tf.stack([config.seed, number]))
+        records = _records(tf.data.Dataset.from_tensor_slices(order), len(paths), True)
+        return records.skip(tf.where(number == first_epoch, np.int64(within_epoch), np.int64(0)))
+
+    def crops_of(picture: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
+        # Apart from the epochs' and the blocks' seeds.
+        seed = tf.random.experimental.stateless_fold_in([config.seed, 1], tf.cast(picture, tf.int32))
+        return _random_crops(encoded, seed, data)
+
+    def shuffled(block: tf.Tensor, crops: tf.Tensor) -> tf.Tensor:
+        seed = tf.random.experimental.stateless_fold_in([config.seed, 2], tf.cast(block, tf.int32))
+        flat = tf.reshape(crops, [-1, data.crop, data.crop, 3])
+        return tf.random.experimental.stateless_shuffle(flat, seed)
+
+    epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int32).max, output_type=tf.int32)
+    return (
+        epochs.flat_map(epoch)
+        .enumerate(first_block * pictures_a_block)
+        .map(crops_of, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(pictures_a_block)
+        .enumerate(first_block)
+        .map(shuffled)
+        .unbatch()
+        .skip(within_block)
+    )
+
+
+def training_batches(
+    config: ml_collections.ConfigDict, first_step: int = 0, worker: int = 0, workers: int = 1
+) -> tf.data.Dataset:
     """Endless batches of crops from the training split.
 
     Args:
       config: a recipe; `data`, `batch_size` and `seed` are read.
+      first_step: with `data.deterministic`, the batches begin with this step's.
+      worker: which of several workers this is, 0 and up; each reads shards of its own.
+      workers: how many there are.
 
     Returns:
       A dataset of uint8 `[batch_size, crop, crop, 3]`.
 
     Raises:
-      UserError: the folder holds no finished dataset, or the split is not in it.
+      UserError: the folder holds no finished dataset, the split is not in it, or it has fewer shards than workers.
     """
-    data = config.data
-    pictures = _encoded_pictures(data.dir, data.train_split, config.seed, data.deterministic)
-    # A seed a picture keeps the crops the same however the parallel calls are scheduled.
-    seeds = tf.data.Dataset.random(config.seed, rerandomize_each_iteration=False).batch(2, drop_remainder=True)
-    crops = tf.data.Dataset.zip((pictures, seeds)).map(
-        lambda encoded, seed: _random_crops(encoded, tf.bitcast(tf.cast(seed, tf.uint32), tf.int32), data),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=data.deterministic,
-    )
-    return (
-        crops.unbatch()
-        .shuffle(data.shuffle_crops, seed=config.seed)
-        .batch(config.batch_size, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    if config.data.deterministic:
+        crops = _crops_in_blocks(config, first_step * config.batch_size)
+    else:
+        crops = _shuffled_crops(config, worker, workers)
+    options = tf.data.Options()
+    # It is done already, and TensorFlow's own way finds no files in a dataset of random numbers.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return crops.batch(config.batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def validation_crops(config: ml_collections.ConfigDict) -> np.ndarray:
@@ -116,8 +185,9 @@ def validation_crops(config: ml_collections.ConfigDict) -> np.ndarray:
       UserError: as `training_batches`.
     """
     side, wanted = config.val_crop, config.val_crops
-    encoded = _encoded_pictures(config.data.dir, config.data.val_split, None, True)
-    pictures = schema.read_dataset_info(config.data.dir)["splits"][config.data.val_split]["images"]
+    paths = _shard_paths(config.data, config.data.val_split)
+    encoded = _records(tf.data.Dataset.from_tensor_slices(paths), len(paths), True)
+    pictures = _count(config.data, config.data.val_split)
     per_picture = math.ceil(wanted / max(1, min(pictures, wanted)))
 
     def crops_of(encoded: tf.Tensor) -> tf.Tensor:

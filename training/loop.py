@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import os
+import threading
 import time
-from collections.abc import Iterator
 
 import ml_collections
 import numpy as np
@@ -16,24 +14,24 @@ from configs import noise2noise
 from configs.command_line import UserError
 from training import models, schedule
 from training import workdir as workdir_lib
+from training.averaging import WeightAverage
+from training.checkpoints import BestWeights, Checkpoints
+from training.finite import FiniteLoss
 from training.input_pipeline import training_batches
+from training.optimizers import Optimizer
 from training.pairs import overlaid_on_host
-from training.reporting import Reporter
-from training.step import make_train_step
+from training.reporting import Reporter, Silence, Trace
+from training.step import make_execution, make_train_step
 from training.validation import Validation, make_restore
+from training.workers import Team
 
 # Batches on which it is measured whether Noise2Noise can work.
 _COVERAGE_STEPS = 5
 
 
-def _read(batches: Iterator[tf.Tensor], data_dir: str) -> tf.Tensor:
-    try:
-        return next(batches)
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError, tf.errors.NotFoundError) as error:
-        reason = str(error.message).splitlines()[0]
-        raise UserError(
-            f"data {data_dir}: a record cannot be read ({reason}); python -m preprocessing.verify {data_dir} names it"
-        ) from None
+def _until_next(step: int, *intervals: int) -> int:
+    """Steps until the next one that an interval divides."""
+    return min(interval - step % interval for interval in intervals)
 
 
 def train_and_evaluate(
@@ -42,6 +40,8 @@ def train_and_evaluate(
     strategy: tf.distribute.Strategy,
     jit_compile: bool,
     corrupt_on: str = "device",
+    stop: threading.Event | None = None,
+    profile: tuple[int, int] | None = None,
 ) -> dict[str, float]:
     """Trains until the recipe's budget is used up; continues where an earlier call in the same folder stopped.
 
@@ -51,88 +51,124 @@ def train_and_evaluate(
       strategy: over whose replicas each batch is spread.
       jit_compile: whether XLA compiles the per-replica part of the step.
       corrupt_on: "device", in the step, or "host", in tf.data; the pairs are the same.
+      stop: set from outside to have the state saved and the call return.
+      profile: first and last step of a trace for TensorBoard.
 
     Returns:
-      The last validation's figures (dB): `psnr`, `covered_psnr`, `uncovered_psnr`.
+      The last validation's figures, see `metrics.summarize`.
 
     Raises:
       UserError: the recipe, its files or the folder cannot be used; the loss is not a number any more.
     """
     # Everything that can be wrong with what the user gave is found before the folder is touched.
-    batches = training_batches(config)
+    rate, team = schedule.learning_rate(config), Team(strategy)
+    if team.size > 1 and (corrupt_on == "host" or config.data.deterministic):
+        what = "--corrupt_on=host" if corrupt_on == "host" else "config.data.deterministic"
+        raise UserError(f"{what}: is for one worker; train without it, or without --strategy=multi_worker")
+    training_batches(config, 0, team.index, team.size)
     with strategy.scope():
         restorer = models.build(config)
         network = restorer.network
-        optimizer = tf.keras.optimizers.Adam(config.learning_rate)
-        optimizer.build(network.trainable_variables)
-    train_step = make_train_step(strategy, restorer, optimizer, config, jit_compile, corrupt_on)
+        optimizer = Optimizer(config, network.trainable_variables)
+        average = WeightAverage(network.trainable_variables, config.ema)
+    train_step = make_train_step(strategy, restorer, optimizer, config, jit_compile, corrupt_on, average)
+    execute = make_execution(train_step, is_timed=not config.data.deterministic)
     validation, restore = Validation(config), make_restore(network)
-    workdir_lib.claim(workdir, config)
+    if team.is_chief:
+        workdir_lib.claim(workdir, config)
 
-    step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-    minutes = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="minutes")
-    checkpoint = tf.train.Checkpoint(network=network, optimizer=optimizer, step=step, minutes=minutes)
-    checkpoints = tf.train.CheckpointManager(
-        checkpoint, os.path.join(workdir, "checkpoints"), max_to_keep=config.keep_checkpoints
+    averages = tf.train.Checkpoint(averages=average.averages)
+    checkpoints = Checkpoints(
+        workdir, config.keep_checkpoints, network=network, optimizer=optimizer.keras, average=averages
     )
-    best = workdir_lib.BestWeights(workdir, network)
-    if checkpoints.restore_or_initialize():
+    best = BestWeights(workdir, network)
+    step, minutes = checkpoints.restore()
+    if step:
         best.recall_figure()
-        logging.info("Continuing %s at step %d.", workdir, step.numpy())
+        logging.info("Continuing %s at step %d.", workdir, step)
 
-    coverage: list[float] = []
-    done_steps, spent = int(step.numpy()), float(minutes.numpy())
-    figures, validated_at = dict(validation.before), -1
+    batches = training_batches(config, step, team.index, team.size)
     if corrupt_on == "host":
-        batches = overlaid_on_host(batches, config, done_steps)
+        batches = overlaid_on_host(batches, config, step)
     elements = iter(strategy.experimental_distribute_dataset(batches))
-    with Reporter(workdir) as reporter:
+    finite = FiniteLoss(config, workdir)
+    coverage: list[float] = []
+    figures, validated_at, saved_at = dict(validation.before), -1, step
+
+    def done_at(step: int) -> float:
+        return schedule.progress(step, config.steps, minutes, config.max_minutes)
+
+    stopping, exhausted = False, False
+    reporting = Reporter(workdir, step) if team.is_chief else Silence()
+    with reporting as reporter, Trace(workdir, profile) as trace:
         reporter.config(str(config))
-        done = schedule.progress(done_steps, config.steps, spent, config.max_minutes)
-        reported = (done_steps, time.monotonic())
+        reported, timed_from = step, time.monotonic()
         while True:
-            finished = done >= 1.0
-            if done_steps != validated_at and (finished or (done_steps and done_steps % config.eval_every == 0)):
+            finished = done_at(step) >= 1.0
+            due = step and step != saved_at
+            if (finished and step != validated_at) or (due and step % config.eval_every == 0):
                 paused = time.monotonic()
-                restored = restore(validation.corrupted)
-                figures = validation.judge(restored)
-                validated_at = done_steps
-                reporter.validation(done_steps, figures, validation.before)
-                reporter.pictures(done_steps, validation.clean, validation.corrupted, restored)
-                best.offer(figures["psnr"], done_steps)
-                reported = (reported[0], reported[1] + time.monotonic() - paused)
-            if finished or (done_steps and done_steps % config.checkpoint_every == 0):
-                step.assign(done_steps)
-                minutes.assign(spent)
-                checkpoints.save(checkpoint_number=done_steps)
+                finite.check(checkpoints.newest)
+                if team.is_chief:
+                    with average.swapped():
+                        restored = restore(validation.corrupted)
+                        figures = validation.judge(restored)
+                        best.offer(figures["psnr"], step)
+                    reporter.validation(step, figures, validation.before)
+                    reporter.pictures(step, validation.clean, validation.corrupted, restored)
+                validated_at = step
+                if config.patience:
+                    stale = step - best.step >= config.patience * config.eval_every
+                    _, exhausted = team.agree(minutes, team.is_chief and stale)
+                timed_from += time.monotonic() - paused
+            if due and (finished or exhausted or stopping or step % config.checkpoint_every == 0):
+                finite.check(checkpoints.newest)
+                if team.is_chief:
+                    checkpoints.save(step, minutes)
+                saved_at = step
             if finished:
+                return figures
+            if exhausted:
+                logging.info("No better PSNR in %d validations: the run ends at step %d.", config.patience, step)
+                return figures
+            if stopping:
+                logging.info("Stopped as asked at step %d; the same command continues from there.", step)
                 return figures
 
             started = time.monotonic()
-            learning_rate = schedule.cosine(done, config.learning_rate, config.warmup)
-            metrics = train_step(
-                _read(elements, config.data.dir),
-                tf.constant(done_steps, tf.int64),
-                tf.constant(learning_rate, tf.float32),
-            )
-            done_steps += 1
-            if done_steps <= _COVERAGE_STEPS:
-                coverage.append(float(metrics["target_coverage"]))
-                warning = noise2noise.warning(np.mean(coverage), config.mask_target)
-                if done_steps == _COVERAGE_STEPS and warning:
+            count = _until_next(step, config.eval_every, config.checkpoint_every, config.log_every)
+            count = min(count, config.steps_per_execution, config.steps - step, trace.until_next(step))
+            done = [done_at(step + k) for k in range(count)]
+            try:
+                metrics = execute(
+                    elements,
+                    tf.constant(step, tf.int64),
+                    tf.constant(done, tf.float32),
+                    tf.constant([rate(share) for share in done], tf.float32),
+                )
+            except (tf.errors.InvalidArgumentError, tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+                reason = str(error.message).splitlines()[0]
+                raise UserError(
+                    f"data {config.data.dir}: a record cannot be read ({reason}); "
+                    f"python -m preprocessing.verify {config.data.dir} names it"
+                ) from None
+            finite.collect(step, metrics)
+            if len(coverage) < _COVERAGE_STEPS:
+                coverage.extend(metrics["target_coverage"].numpy().tolist())
+                warning = noise2noise.warning(np.mean(coverage[:_COVERAGE_STEPS]), config.mask_target)
+                if len(coverage) >= _COVERAGE_STEPS and warning:
                     logging.warning("measured on the first %d batches: %s", _COVERAGE_STEPS, warning)
-            if done_steps % config.log_every == 0:
-                scalars = {name: float(value) for name, value in metrics.items()}
-                if not math.isfinite(scalars["loss"]):
-                    raise UserError(
-                        f"step {done_steps}: the loss is {scalars['loss']}; the last good checkpoint is "
-                        f"{checkpoints.latest_checkpoint}; try a lower --config.learning_rate in a new --workdir"
-                    )
+            step += count
+            if step % config.log_every == 0:
+                seen = finite.check(checkpoints.newest)
                 now = time.monotonic()
-                scalars["images_per_second"] = (done_steps - reported[0]) * config.batch_size / (now - reported[1])
-                scalars["learning_rate"] = learning_rate
-                reported = (done_steps, now)
-                reporter.training(done_steps, scalars)
-            spent += (time.monotonic() - started) / 60.0
-            done = schedule.progress(done_steps, config.steps, spent, config.max_minutes)
-            reporter.progress(done)
+                scalars = {name: float(seen[name][-1]) for name in ("loss", "presence_loss", "gradient_norm")}
+                scalars["images_per_second"] = (step - reported) * config.batch_size / (now - timed_from)
+                if "input_wait" in seen:
+                    scalars["input_wait_share"] = float(seen["input_wait"].sum()) / (now - timed_from)
+                scalars["learning_rate"] = rate(done[-1])
+                reported, timed_from = step, now
+                reporter.training(step, scalars)
+            minutes += (time.monotonic() - started) / 60.0
+            minutes, stopping = team.agree(minutes, stop is not None and stop.is_set())
+            reporter.progress(done_at(step))

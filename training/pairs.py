@@ -37,7 +37,7 @@ def make_pairs(config: ml_collections.ConfigDict) -> Callable[[tf.Tensor, tf.Ten
     """Makes the function from clean crops to pairs.
 
     Args:
-      config: a recipe; `source`, `target`, `mask_target` and `covered_weight` are read.
+      config: a recipe; `source`, `target`, `mask_target`, `covered_weight` and `weight_by_alpha` are read.
 
     Returns:
       `pairs(images, source_seeds, target_seeds) -> Pairs`: `images` uint8 `[N, H, W, 3]`, seeds int32 `[N, 2]`.
@@ -55,7 +55,7 @@ def make_pairs(config: ml_collections.ConfigDict) -> Callable[[tf.Tensor, tf.Ten
         source, source_alpha = corrupt_source(clean, source_seeds)
         target, target_alpha = corrupt_target(clean, target_seeds)
         covered = tf.cast(source_alpha > corruption.COVERED, tf.float32)
-        weight = 1.0 + config.covered_weight * covered
+        weight = 1.0 + config.covered_weight * (source_alpha if config.weight_by_alpha else covered)
         if config.mask_target:
             weight *= tf.cast(target_alpha == 0.0, tf.float32)
         # Noise and JPEG change a picture without covering it: such a picture says nothing about where overlays are.

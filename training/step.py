@@ -7,6 +7,7 @@ replicas and the optimizer's update are ordinary graph ops around it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Callable
 
 import ml_collections
@@ -14,28 +15,23 @@ import tensorflow as tf
 
 from configs.command_line import UserError
 from training import models
+from training.averaging import WeightAverage
+from training.losses import pixel_loss, weighted_sum
+from training.optimizers import Optimizer
 from training.pairs import Pairs, make_pairs, make_seeds
 
-_ERRORS = {"mae": tf.abs, "mse": tf.square}
-
-
-def _loss(error: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """Sum over the pictures of each one's weighted mean error, `error` being `[N, H, W, 3]`.
-
-    Each picture is averaged by itself, so that the sum does not depend on which replica it fell to.
-    """
-    total = tf.reduce_sum(tf.reduce_mean(error, axis=-1, keepdims=True) * weight, axis=[1, 2, 3])
-    return tf.reduce_sum(total / tf.maximum(1.0, tf.reduce_sum(weight, axis=[1, 2, 3])))
+TrainStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
 
 
 def make_train_step(
     strategy: tf.distribute.Strategy,
     restorer: models.Restorer,
-    optimizer: tf.keras.optimizers.Optimizer,
+    optimizer: Optimizer,
     config: ml_collections.ConfigDict,
     jit_compile: bool,
     corrupt_on: str = "device",
-) -> Callable[[tf.Tensor | Pairs, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
+    average: WeightAverage | None = None,
+) -> TrainStep:
     """Makes the step.
 
     Args:
@@ -45,30 +41,30 @@ def make_train_step(
       config: a recipe.
       jit_compile: whether XLA compiles the per-replica part.
       corrupt_on: "device", batches are clean crops and the step overlays them; "host", they are `Pairs` already.
+      average: of the weights, to be updated after each step.
 
     Returns:
-      `train_step(batch, step, learning_rate) -> metrics`: `batch` is one element of a distributed dataset of uint8
-      `[batch_size, crop, crop, 3]` or of `Pairs`, `step` an int64 scalar, `learning_rate` a float32 scalar; metrics
-      are scalars: `loss`, `presence_loss` and `target_coverage` (means over the global batch), and `gradient_norm` (of
-      both losses together, before clipping).
+      `train_step(batch, step, done, learning_rate) -> metrics`: `batch` is one element of a distributed dataset of
+      uint8 `[batch_size, crop, crop, 3]` or of `Pairs`, `step` an int64 scalar, `done` a float32 scalar, the share of
+      the run that is done, `learning_rate` a float32 scalar; metrics are scalars: `loss`, `presence_loss` and
+      `target_coverage` (means over the global batch), and `gradient_norm` (of both losses together, before clipping).
 
     Raises:
       UserError: specs, loss or batch size that cannot be used.
     """
-    if config.loss not in _ERRORS:
-        raise UserError(f"config.loss={config.loss!r}: there is no such loss; there are {', '.join(sorted(_ERRORS))}")
+    loss_of = pixel_loss(config.loss)
     replicas = strategy.num_replicas_in_sync
     if config.batch_size % replicas:
         raise UserError(f"config.batch_size={config.batch_size} cannot be spread evenly over {replicas} replicas")
-    pairs, seeds, error = make_pairs(config), make_seeds(config), _ERRORS[config.loss]
+    pairs, seeds = make_pairs(config), make_seeds(config)
     rows = config.batch_size // replicas
 
-    def sums_and_gradients(batch: Pairs) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+    def sums_and_gradients(batch: Pairs, done: tf.Tensor) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
         with tf.GradientTape() as tape:
             restored, logits = restorer.taught(batch.source, training=True)
-            loss = _loss(error(restored - batch.target), batch.weight) / config.batch_size
+            loss = weighted_sum(loss_of(restored, batch.target, done), batch.weight) / config.batch_size
             presence = tf.nn.sigmoid_cross_entropy_with_logits(batch.covered, logits)
-            presence_loss = _loss(presence, batch.covered_weight) / config.batch_size
+            presence_loss = weighted_sum(presence, batch.covered_weight) / config.batch_size
             total = loss + config.presence_weight * presence_loss
         sums = {
             "loss": loss,
@@ -78,28 +74,74 @@ def make_train_step(
         return sums, tape.gradient(total, restorer.network.trainable_variables)
 
     @tf.function(jit_compile=jit_compile)
-    def from_images(images: tf.Tensor, source_seeds: tf.Tensor, target_seeds: tf.Tensor) -> tuple:
-        return sums_and_gradients(pairs(images, source_seeds, target_seeds))
+    def from_images(images: tf.Tensor, source_seeds: tf.Tensor, target_seeds: tf.Tensor, done: tf.Tensor) -> tuple:
+        return sums_and_gradients(pairs(images, source_seeds, target_seeds), done)
 
     from_pairs = tf.function(sums_and_gradients, jit_compile=jit_compile)
 
-    def replica_step(batch: tf.Tensor | Pairs, step: tf.Tensor) -> dict[str, tf.Tensor]:
+    def replica_step(batch: tf.Tensor | Pairs, step: tf.Tensor, done: tf.Tensor) -> dict[str, tf.Tensor]:
         replica = tf.distribute.get_replica_context()
         if corrupt_on == "host":
-            computed = from_pairs(batch)
+            computed = from_pairs(batch, done)
         else:
             first = rows * replica.replica_id_in_sync_group
-            computed = from_images(batch, *(tf.slice(table, [first, 0], [rows, 2]) for table in seeds(step)))
+            computed = from_images(batch, *(tf.slice(table, [first, 0], [rows, 2]) for table in seeds(step)), done)
         sums, gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, computed)
         gradients, norm = tf.clip_by_global_norm(gradients, config.clip_norm)
-        optimizer.apply_gradients(zip(gradients, restorer.network.trainable_variables), skip_gradients_aggregation=True)
+        optimizer.apply(gradients)
         return {**sums, "gradient_norm": norm}
 
     @tf.function
-    def train_step(batch: tf.Tensor | Pairs, step: tf.Tensor, learning_rate: tf.Tensor) -> dict[str, tf.Tensor]:
-        optimizer.learning_rate.assign(learning_rate)
-        figures = strategy.run(replica_step, args=(batch, step))
+    def train_step(
+        batch: tf.Tensor | Pairs, step: tf.Tensor, done: tf.Tensor, learning_rate: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        optimizer.set_learning_rate(learning_rate)
+        figures = strategy.run(replica_step, args=(batch, step, done))
+        if average is not None:
+            with strategy.scope():
+                average.update(step)
         # All are sums over the replicas already, equal on each.
         return {name: strategy.experimental_local_results(figure)[0] for name, figure in figures.items()}
 
     return train_step
+
+
+def make_execution(
+    train_step: TrainStep, is_timed: bool = True
+) -> Callable[[Iterator, tf.Tensor, tf.Tensor, tf.Tensor], dict]:
+    """Puts several steps into one call of a graph, so that none of them waits for Python.
+
+    Args:
+      train_step: what `make_train_step` made.
+      is_timed: whether to measure `input_wait`; TensorFlow refuses its clock to a deterministic graph.
+
+    Returns:
+      `execute(batches, first_step, done, learning_rates) -> metrics`: `batches` an iterator of what `train_step` takes,
+      `first_step` an int64 scalar, `done` and `learning_rates` float32 `[K]`, one a step; metrics are those of
+      `train_step` and `input_wait`, seconds until the step's batch was there, each float32 `[K]`.
+    """
+    names = ["gradient_norm", "loss", "presence_loss", "target_coverage"] + ["input_wait"] * is_timed
+
+    def timed_next(batches: Iterator, before: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # Asked for when the step before is done, so that what is measured is waiting.
+        with tf.control_dependencies([before]):
+            asked = tf.timestamp()
+        with tf.control_dependencies([asked]):
+            batch = next(batches)
+        with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+            return batch, tf.cast(tf.timestamp() - asked, tf.float32)
+
+    @tf.function(reduce_retracing=True)
+    def execute(batches: Iterator, first_step: tf.Tensor, done: tf.Tensor, learning_rates: tf.Tensor) -> dict:
+        count = tf.size(learning_rates)
+        rows = tf.TensorArray(tf.float32, count, element_shape=[len(names)], clear_after_read=False)
+        before = tf.zeros([])
+        for k in tf.range(count):
+            batch, wait = timed_next(batches, before) if is_timed else (next(batches), before)
+            metrics = train_step(batch, first_step + tf.cast(k, tf.int64), done[k], learning_rates[k])
+            metrics["input_wait"] = wait
+            before = metrics["loss"]
+            rows = rows.write(k, tf.stack([metrics[name] for name in names]))
+        return dict(zip(names, tf.unstack(rows.stack(), len(names), axis=1)))
+
+    return execute

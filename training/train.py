@@ -10,21 +10,25 @@ Out: WORKDIR/
     checkpoints/     the newest states; the same command continues from them
     best/            the weights that did best in validation; `serving.export` takes these
     tensorboard/     tensorboard --logdir=WORKDIR
+    metrics.csv      the same scalars
 
 Any field of the recipe is overridden on the command line: --config.batch_size=64. The batch is global: it is spread
-over all devices.
+over all devices. SIGTERM or Ctrl-C saves the state and ends with exit code 0; the same command continues.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import command_line
 from configs.command_line import UserError
-from training import devices, loop
+from configs.stopping import stop_asked
+from training import devices, loop, workers
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/default.py", "The recipe.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
@@ -43,7 +47,26 @@ _VIRTUAL_DEVICES = flags.DEFINE_integer(
 )
 
 
-def main(argv: Sequence[str]) -> None:
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "one_device", "mirrored", "multi_worker"],
+    "Over which devices the batch is spread; auto: all GPUs or virtual devices, where there are several. multi_worker: "
+    "over the machines that TF_CONFIG names, see training/workers.py.",
+)
+_PROFILE = flags.DEFINE_string("profile", None, "STEP..STEP: write a trace of these steps for TensorBoard.")
+
+
+def _profiled_steps(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, _, last = text.partition("..")
+    if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise UserError(f"--profile={text}: not a rising pair of steps; give two, as 20..30")
+    return int(first), int(last)
+
+
+def main(argv: Sequence[str]) -> int:
     """Trains as the flags say."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
@@ -55,9 +78,23 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"--config={path}: cannot be read; name a file such as configs/default.py") from None
     devices.split_cpu(_VIRTUAL_DEVICES.value)
     devices.use_bfloat16(_PRECISION.value)
-    loop.train_and_evaluate(
-        config, _WORKDIR.value, devices.mirrored_strategy(), devices.use_jit(_JIT.value), _CORRUPT_ON.value
-    )
+    profile = _profiled_steps(_PROFILE.value)
+    if config.data.deterministic:
+        devices.be_deterministic(config.seed)
+    several = _STRATEGY.value == "multi_worker"
+    strategy = workers.multi_worker_strategy() if several else devices.strategy(_STRATEGY.value)
+    jit_compile, stop = devices.use_jit(_JIT.value), stop_asked()
+    try:
+        loop.train_and_evaluate(config, _WORKDIR.value, strategy, jit_compile, _CORRUPT_ON.value, stop, profile)
+    except workers.LOST_PEER_ERRORS as error:
+        if not several:
+            raise
+        reason = str(error.message).splitlines()[0]
+        logging.warning("a worker was lost (%s); start this command again to go on at the newest checkpoint", reason)
+        sys.stderr.flush()
+        # At a normal exit TensorFlow waits for peers that are gone.
+        os._exit(workers.LOST_PEER)
+    return 0
 
 
 def run() -> None:

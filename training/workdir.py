@@ -5,6 +5,8 @@ WORKDIR/
   checkpoints/     the newest few states, for resuming
   best/            the weights that did best in validation, for export
   tensorboard/     scalars and before/after pictures
+  metrics.csv      the same scalars, a row each time they were reported
+  not_finite.json  where a loss that was not a number ended the run
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
-import tensorflow as tf
 
 from configs.command_line import UserError
 
@@ -71,43 +72,3 @@ def _read_config(path: Path) -> dict[str, Any]:
 def read_config(workdir: str) -> ml_collections.ConfigDict:
     """Reads the recipe of the run in a folder."""
     return ml_collections.ConfigDict(_read_config(Path(workdir) / "config.json"))
-
-
-class BestWeights:
-    """The weights that did best in validation so far, with the figure they reached."""
-
-    def __init__(self, workdir: str, network: tf.keras.Model):
-        self._psnr = tf.Variable(float("-inf"), trainable=False, name="best_psnr")
-        self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="best_step")
-        checkpoint = tf.train.Checkpoint(network=network, psnr=self._psnr, step=self._step)
-        self._manager = tf.train.CheckpointManager(checkpoint, os.path.join(workdir, "best"), max_to_keep=1)
-
-    @property
-    def psnr(self) -> float:
-        """Validation PSNR of the stored weights in dB, -inf before the first."""
-        return float(self._psnr.numpy())
-
-    @property
-    def step(self) -> int:
-        """The step at which they were stored."""
-        return int(self._step.numpy())
-
-    def offer(self, psnr: float, step: int) -> bool:
-        """Stores the network's present weights if they did better; says whether they did."""
-        if psnr <= self.psnr:
-            return False
-        self._psnr.assign(psnr)
-        self._step.assign(step)
-        self._manager.save(checkpoint_number=step)
-        return True
-
-    def restore(self) -> bool:
-        """Loads the stored weights into the network; says whether there were any."""
-        return bool(self._manager.restore_or_initialize())
-
-    def recall_figure(self) -> None:
-        """Reads the stored figure without touching the network's weights, when a run is resumed."""
-        if self._manager.latest_checkpoint:
-            reader = tf.train.load_checkpoint(self._manager.latest_checkpoint)
-            self._psnr.assign(reader.get_tensor("psnr/.ATTRIBUTES/VARIABLE_VALUE"))
-            self._step.assign(reader.get_tensor("step/.ATTRIBUTES/VARIABLE_VALUE"))

@@ -1,5 +1,6 @@
 """A run learns, is resumed, keeps its best weights, and refuses what it cannot use."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from PIL import Image
 from configs import default
 from configs.command_line import UserError
 from training import exportable, loop, schedule
+from training.pairs import make_seeds
 from training.validation import Validation, make_restore
 
 
@@ -83,7 +85,8 @@ def test_an_interrupted_run_continues_at_its_checkpoint(trained, tmp_path, monke
     config, workdir, _ = trained
     shutil.copytree(workdir, tmp_path / "run")
     # As if killed after the first checkpoint: the newest is step 30's.
-    (tmp_path / "run" / "checkpoints" / "checkpoint").write_text('model_checkpoint_path: "ckpt-30"\n')
+    for path in (tmp_path / "run" / "checkpoints").glob("ckpt-60*"):
+        path.unlink()
     started_at = []
     progress = schedule.progress
     monkeypatch.setattr(schedule, "progress", lambda step, *rest: started_at.append(step) or progress(step, *rest))
@@ -111,8 +114,64 @@ def test_a_run_without_a_validated_checkpoint_cannot_be_exported(trained, tmp_pa
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_step(dataset, canvas_path, tmp_path):
     config = _config(dataset, canvas_path, learning_rate=1e30, warmup=0.0, clip_norm=1e30)
-    with pytest.raises(UserError, match="step 10: the loss is (nan|inf)"):
+    with pytest.raises(
+        UserError, match=r"step \d: the loss is .* gradients (nan|inf); its seeds are in .*not_finite.json"
+    ) as caught:
         _train(config, tmp_path)
+    saved = json.loads((tmp_path / "not_finite.json").read_text())
+    assert f"step {saved['step']}:" in str(caught.value) and 1 <= saved["step"] < 10
+    # The seeds of that step's overlays, by which its batch can be made again.
+    source, target = make_seeds(config)(tf.constant(saved["step"]))
+    assert saved["source_seeds"] == source.numpy().tolist() and saved["target_seeds"] == target.numpy().tolist()
+    assert not list((tmp_path / "checkpoints").glob("*.index"))
+
+
+def test_several_steps_in_one_call_learn_what_single_ones_do(trained, dataset, canvas_path, tmp_path):
+    fields = {"data.deterministic": True, "steps": 30}
+    _train(_config(dataset, canvas_path, **fields), tmp_path / "single")
+    _train(_config(dataset, canvas_path, **fields, steps_per_execution=7), tmp_path / "seven")
+    one, other = (exportable.load(str(tmp_path / name)).network.get_weights() for name in ("single", "seven"))
+    for single, joined in zip(one, other):
+        np.testing.assert_allclose(single, joined, atol=1e-5)
+
+
+def test_the_table_holds_what_tensorboard_shows(trained):
+    with open(trained[1] / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows if row["loss"]] == [10, 20, 30, 40, 50, 60]
+    judged = [row for row in rows if row["psnr"]]
+    assert [int(row["step"]) for row in judged] == [30, 60]
+    assert float(judged[-1]["covered_psnr"]) == pytest.approx(trained[2]["covered_psnr"])
+    assert all(0.0 <= float(row["input_wait_share"]) <= 1.0 for row in rows if row["loss"])
+
+
+def test_a_run_that_gets_no_better_ends_early(dataset, canvas_path, tmp_path):
+    config = _config(dataset, canvas_path, learning_rate=0.0, patience=2, steps=1000, eval_every=5)
+    _train(config, tmp_path)
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        judged = [int(row["step"]) for row in csv.DictReader(file) if row["psnr"]]
+    # The first is the best; two more bring nothing.
+    assert judged == [5, 10, 15] and list((tmp_path / "checkpoints").glob("ckpt-15.index"))
+
+
+def test_an_average_of_the_weights_is_what_is_judged_and_exported(dataset, canvas_path, tmp_path):
+    config = _config(dataset, canvas_path, ema=0.9, steps=30)
+    figures = _train(config, tmp_path)
+    validation, loaded = Validation(config), exportable.load(str(tmp_path))
+    assert validation.judge(make_restore(loaded.network)(validation.corrupted)) == pytest.approx(figures, abs=0.01)
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(tmp_path / "checkpoints")))
+    kernel = next(
+        name for name in reader.get_variable_to_shape_map() if name.startswith("network/") and "kernel" in name
+    )
+    exported = [weight.numpy() for weight in loaded.network.trainable_variables]
+    trained = reader.get_tensor(kernel)
+    assert not any(weight.shape == trained.shape and np.array_equal(weight, trained) for weight in exported)
+
+
+def test_a_trace_of_the_steps_asked_for_is_written(dataset, canvas_path, tmp_path):
+    config = _config(dataset, canvas_path, steps=8, steps_per_execution=8)
+    loop.train_and_evaluate(config, str(tmp_path), tf.distribute.OneDeviceStrategy("/cpu:0"), False, profile=(3, 5))
+    assert list((tmp_path / "tensorboard").glob("plugins/profile/*/*.xplane.pb"))
 
 
 @pytest.mark.parametrize("fields, warned", [({"mask_target": False}, True), ({}, False), ({"target": "clean"}, False)])
@@ -135,18 +194,6 @@ def test_a_damaged_record_ends_the_run_and_names_the_remedy(dataset, canvas_path
         shard.write_bytes(content)
     with pytest.raises(UserError, match="preprocessing.verify"):
         _train(_config(tmp_path / "data", canvas_path), tmp_path / "run")
-
-
-def test_a_budget_of_minutes_ends_the_run_and_the_schedule_with_it():
-    assert schedule.progress(10, 1000, 3.0, 4.0) == 0.75
-    assert schedule.progress(900, 1000, 1.0, 4.0) == 0.9
-    assert schedule.progress(5000, 1000, 1.0, 0.0) == 1.0
-
-
-def test_the_learning_rate_rises_then_falls_to_zero():
-    rates = [schedule.cosine(done, 1e-3, 0.1) for done in np.linspace(0, 1, 101)]
-    assert rates[10] == pytest.approx(1e-3) and rates[100] == pytest.approx(0.0, abs=1e-12)
-    assert all(a < b for a, b in zip(rates[2:10], rates[3:11])) and all(a > b for a, b in zip(rates[10:-1], rates[11:]))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import tensorflow as tf
 from configs import default
 from configs.command_line import UserError
 from training import corruption, devices, models, pairs, step
+from training.optimizers import Optimizer
 
 
 def _config(canvas_path, **fields):
@@ -34,16 +35,16 @@ def _train(config, astronaut, steps, replicas=1, jit=False, corrupt_on="device")
     with strategy.scope():
         restorer = models.build(config)
         network = restorer.network
+        optimizer = Optimizer(config, network.trainable_variables)
         # Adam's first steps turn a gradient that is rounding noise into a full step; this epsilon does not.
-        optimizer = tf.keras.optimizers.Adam(1e-3, epsilon=1e-4)
-        optimizer.build(network.trainable_variables)
+        optimizer.keras.epsilon = 1e-4
     train_step = step.make_train_step(strategy, restorer, optimizer, config, jit, corrupt_on)
     crops = _crops(astronaut, 4 * steps)
     batches = tf.data.Dataset.from_tensor_slices(crops).batch(4, drop_remainder=True)
     if corrupt_on == "host":
         batches = pairs.overlaid_on_host(batches, config)
     losses = [
-        float(train_step(images, tf.constant(number, tf.int64), tf.constant(1e-3))["loss"])
+        float(train_step(images, tf.constant(number, tf.int64), tf.constant(0.0), tf.constant(1e-3))["loss"])
         for number, images in enumerate(strategy.experimental_distribute_dataset(batches))
     ]
     return losses, [variable.numpy() for variable in network.trainable_variables]

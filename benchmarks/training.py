@@ -1,0 +1,198 @@
+r"""Measures training: against a plain Keras fit, what the loop itself costs, and whether steps stay fast.
+
+    --images=DIR     JPEGs; by default COCO's in ../shared/data/coco/train2017, else scikit-image's and scikit-learn's
+
+Out: a line for each figure.
+
+    training_against_keras_fit   images/s of SRResNet (128 x 128, batch 8) through our loop, by those of a plain Keras
+                                 `fit` that a Python generator feeds, as the older scripts have it
+    training_loop_efficiency     steps/s of the loop, by those of the slower of the network alone and the input alone
+    training_step_drift          time of the last hundred of 2,000 steps by that of the first hundred, a small network,
+                                 and training_step_drift_xla, compiled
+    training_memory_drift        resident memory likewise, and training_memory_drift_xla
+
+Both sides of the first two run alternately; medians are quoted.
+
+Command:
+
+    python -m benchmarks.training [--quick]
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import ml_collections
+import numpy as np
+import psutil
+import tensorflow as tf
+from absl import app, flags
+from PIL import Image
+
+from benchmarks.figure import median_of_alternating, report
+from benchmarks.photographs import folder_of_photographs, jpegs
+from configs import command_line, default
+from preprocessing import canvas
+from preprocessing.convert import convert
+from training import devices, models
+from training.input_pipeline import training_batches
+from training.optimizers import Optimizer
+from training.step import make_execution, make_train_step
+
+_QUICK = flags.DEFINE_bool("quick", False, "Fewer steps and rounds.")
+_IMAGES = flags.DEFINE_string("images", None, "Folder of JPEGs.")
+
+_STEPS_A_CALL = 4
+
+
+class _Loop:
+    """Our steps, as `training.loop` calls them."""
+
+    def __init__(self, config: ml_collections.ConfigDict, jit_compile: bool = False):
+        strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+        with strategy.scope():
+            restorer = models.build(config)
+            optimizer = Optimizer(config, restorer.network.trainable_variables)
+        step = make_train_step(strategy, restorer, optimizer, config, jit_compile)
+        self._execute = make_execution(step)
+        self.batches = training_batches(config)
+        self._elements = iter(strategy.experimental_distribute_dataset(self.batches))
+        # Endless copies of one batch: the input costs nothing.
+        same = tf.data.Dataset.from_tensors(next(iter(self.batches))).repeat()
+        self._same = iter(strategy.experimental_distribute_dataset(same))
+        self._step = 0
+        for run in (self.both, self.network_alone):
+            run(_STEPS_A_CALL)
+
+    def _run(self, elements: Iterator, steps: int) -> None:
+        for _ in range(steps // _STEPS_A_CALL):
+            done, rates = tf.zeros([_STEPS_A_CALL]), tf.fill([_STEPS_A_CALL], 1e-4)
+            metrics = self._execute(elements, tf.constant(self._step, tf.int64), done, rates)
+            self._step += _STEPS_A_CALL
+        metrics["loss"].numpy()
+
+    def both(self, steps: int) -> None:
+        self._run(self._elements, steps)
+
+    def network_alone(self, steps: int) -> None:
+        self._run(self._same, steps)
+
+
+def _generator(files: Sequence[str], canvas_path: str, batch: int, side: int) -> Iterator[tuple]:
+    """Batches as the older scripts make them: each sample reads a picture and, twice, the canvas."""
+    rng = random.Random(0)
+
+    def overlaid(clean: np.ndarray) -> np.ndarray:
+        mark = Image.open(canvas_path)
+        opacity = rng.uniform(0.5, 1.0)
+        mark.putalpha(mark.getchannel("A").point(lambda alpha: int(alpha * opacity)))
+        picture = Image.fromarray(clean)
+        picture.paste(mark, (rng.randint(side - mark.width, 0), rng.randint(side - mark.height, 0)), mark)
+        return np.asarray(picture)
+
+    while True:
+        sources, targets = [], []
+        for _ in range(batch):
+            picture = cv2.imread(rng.choice(files))
+            y, x = (rng.randint(0, length - side) for length in picture.shape[:2])
+            clean = cv2.cvtColor(picture[y : y + side, x : x + side], cv2.COLOR_BGR2RGB)
+            sources.append(overlaid(clean))
+            targets.append(overlaid(clean))
+        yield np.stack(sources) / np.float32(255), np.stack(targets) / np.float32(255)
+
+
+def _against_keras_fit(
+    config: ml_collections.ConfigDict, images_dir: Path, canvas_path: str, steps: int, rounds: int
+) -> None:
+    config.model.name, config.batch_size = "srresnet", 8
+    ours = _Loop(config)
+    network = models.build(config).network
+    # In float32, as the older scripts compute: bfloat16 is one of the things that our loop brings.
+    network.compile(tf.keras.optimizers.Adam(1e-4), "mae")
+    files = [str(path) for path in jpegs(images_dir) if min(Image.open(path).size) > config.data.crop]
+    batches = _generator(files, canvas_path, config.batch_size, config.data.crop)
+
+    def keras_fit() -> None:
+        network.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0)
+
+    tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": False})
+    keras_fit()  # its graph is made here, and keeps the precision
+    devices.use_bfloat16("auto")
+    own, other = median_of_alternating([lambda: ours.both(steps), keras_fit], rounds)
+    print(f"SRResNet: {8 * steps / own:.2f} images/s; Keras fit: {8 * steps / other:.2f} images/s")
+    report("training_against_keras_fit", other / own, "x", 2)
+
+
+def _loop_efficiency(config: ml_collections.ConfigDict, steps: int, rounds: int) -> None:
+    loop = _Loop(config)
+    crops = iter(loop.batches)
+
+    def input_alone() -> None:
+        for _ in range(steps):
+            next(crops)
+
+    both, network, read = median_of_alternating(
+        [lambda: loop.both(steps), lambda: loop.network_alone(steps), input_alone], rounds
+    )
+    print(f"steps/s: loop {steps / both:.2f}, network alone {steps / network:.2f}, input alone {steps / read:.2f}")
+    report("training_loop_efficiency", max(network, read) / both, "x", 0.95)
+
+
+def _drift(config: ml_collections.ConfigDict, jit_compile: bool, steps: int) -> None:
+    config.model.features, config.model.blocks = (8, 12), (1, 1)
+    config.data.crop, config.batch_size = 32, 4
+    loop, seconds, resident, process = _Loop(config, jit_compile), [], [], psutil.Process()
+    for _ in range(steps // _STEPS_A_CALL):
+        started = time.perf_counter()
+        loop.both(_STEPS_A_CALL)
+        seconds.append(time.perf_counter() - started)
+        resident.append(process.memory_info().rss)
+    calls = 100 // _STEPS_A_CALL
+    suffix = "_xla" if jit_compile else ""
+    for name, values in (("step", seconds), ("memory", resident)):
+        first, last = statistics.median(values[:calls]), statistics.median(values[-calls:])
+        report(f"training_{name}_drift{suffix}", last / first, "x", 1.1, at_least=False)
+
+
+def measure(folder: Path, images_dir: Path, quick: bool) -> None:
+    """Prints the figures.
+
+    Args:
+      folder: an empty folder for the dataset and the canvas.
+      images_dir: JPEGs.
+      quick: fewer steps and rounds.
+    """
+    canvas_path = str(folder / "canvas.png")
+    canvas.save_whole(canvas.tile(canvas.text_stamp("Sample")), canvas_path)
+    convert(str(images_dir), str(folder / "dataset"), "train=1.0", shard_mb=8)
+
+    def recipe() -> ml_collections.ConfigDict:
+        config = default.get_config()
+        config.data.dir = str(folder / "dataset")
+        config.source = f"watermark:canvas={canvas_path},opacity=0.5..1"
+        return config
+
+    rounds = 2 if quick else 5
+    _against_keras_fit(recipe(), images_dir, canvas_path, 4 if quick else 8, rounds)
+    _loop_efficiency(recipe(), 8 if quick else 40, rounds)
+    for jit_compile in (False, True):
+        _drift(recipe(), jit_compile, 400 if quick else 2000)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures in a temporary folder."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    devices.use_bfloat16("auto")
+    with tempfile.TemporaryDirectory() as folder:
+        measure(Path(folder), folder_of_photographs(_IMAGES.value, Path(folder)), _QUICK.value)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

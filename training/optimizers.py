@@ -1,0 +1,64 @@
+"""Optimizers by name. TensorFlow Addons, at its end of life, is called here and nowhere else: only LAMB comes from it.
+
+Adam: Kingma & Ba, ICLR 2015. AdamW: Loshchilov & Hutter, ICLR 2019. LAMB, for large batches: You et al., ICLR 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ml_collections
+import tensorflow as tf
+
+from configs.command_line import UserError
+
+_NAMES = ("adam", "adamw", "lamb")
+
+
+class Optimizer:
+    """One interface for Keras's optimizers and for Addons', which follow Keras's older one.
+
+    Attributes:
+      keras: the optimizer, for checkpoints.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, variables: Sequence[tf.Variable]):
+        """Makes the optimizer and its slots, under a strategy's scope.
+
+        Args:
+          config: a recipe; `optimizer`, `learning_rate` and `weight_decay` are read.
+          variables: what will be optimized.
+
+        Raises:
+          UserError: there is no such optimizer, or one that knows no weight decay is asked for some.
+        """
+        name, decay = config.optimizer, config.weight_decay
+        if name not in _NAMES:
+            raise UserError(f"config.optimizer={name!r}: there is no such optimizer; there are {', '.join(_NAMES)}")
+        if name == "adam" and decay:
+            raise UserError("config.weight_decay: adam has none; take --config.optimizer=adamw, or lamb")
+        self._variables = list(variables)
+        self._is_older = name == "lamb"
+        if name == "lamb":
+            import tensorflow_addons  # slow to import, hence only where it is used
+
+            self.keras = tensorflow_addons.optimizers.LAMB(config.learning_rate, weight_decay=decay)
+            self.keras._create_all_weights(self._variables)
+        else:
+            arguments = {"weight_decay": decay} if name == "adamw" else {}
+            self.keras = {"adam": tf.keras.optimizers.Adam, "adamw": tf.keras.optimizers.AdamW}[name](
+                config.learning_rate, **arguments
+            )
+            self.keras.build(self._variables)
+
+    def set_learning_rate(self, value: tf.Tensor) -> None:
+        """Sets the learning rate of the steps that follow; outside of replicas."""
+        self.keras.learning_rate.assign(value)
+
+    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
+        """Makes a step, within a replica, with gradients that are summed over all of them already."""
+        pairs = zip(gradients, self._variables)
+        if self._is_older:
+            self.keras.apply_gradients(pairs, experimental_aggregate_gradients=False)
+        else:
+            self.keras.apply_gradients(pairs, skip_gradients_aggregation=True)
