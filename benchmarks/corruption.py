@@ -25,18 +25,17 @@ from __future__ import annotations
 
 import io
 import itertools
-import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import ml_collections
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
+from benchmarks import older_scripts
 from benchmarks.figure import median_of_alternating, report
 from benchmarks.photographs import folder_of_photographs, jpegs
 from configs import command_line, default
@@ -100,30 +99,10 @@ def _corruptions(crops: tf.Tensor, folder: Path, calls: int, rounds: int) -> Non
     report("corruption_slowest_xla", slowest_xla, "pairs/s", 150)
 
 
-def _older_generator(files: Sequence[str], canvas_path: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs as the older scripts make them, a sample at a time."""
-    rng = random.Random(0)
-
-    def overlaid(clean: np.ndarray) -> np.ndarray:
-        mark = Image.open(canvas_path)
-        opacity = rng.uniform(0.5, 1.0)
-        mark.putalpha(mark.getchannel("A").point(lambda alpha: int(alpha * opacity)))
-        picture = Image.fromarray(clean)
-        offset = (rng.randint(_SIDE - mark.width, 0), rng.randint(_SIDE - mark.height, 0))
-        picture.paste(mark, offset, mark)
-        return np.asarray(picture)
-
-    while True:
-        picture = cv2.imread(rng.choice(files))
-        y, x = (rng.randint(0, length - _SIDE) for length in picture.shape[:2])
-        clean = cv2.cvtColor(picture[y : y + _SIDE, x : x + _SIDE], cv2.COLOR_BGR2RGB)
-        yield overlaid(clean), overlaid(clean)
-
-
 def _input_side(config: ml_collections.ConfigDict, images_dir: Path, folder: Path, batches: int, rounds: int) -> None:
     pairs = iter(overlaid_on_host(input_pipeline.training_batches(config), config))
     files = [str(path) for path in jpegs(images_dir) if min(Image.open(path).size) > _SIDE]
-    older = _older_generator(files, str(folder / "canvas.png"))
+    older = older_scripts.pairs(files, str(folder / "canvas.png"), _SIDE)
     older_pairs = max(_BATCH, batches // 2)
 
     def ours() -> None:

@@ -20,14 +20,13 @@ Command:
 
 from __future__ import annotations
 
-import random
+import itertools
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import ml_collections
 import numpy as np
 import psutil
@@ -35,6 +34,7 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
+from benchmarks import older_scripts
 from benchmarks.figure import median_of_alternating, report
 from benchmarks.photographs import folder_of_photographs, jpegs
 from configs import command_line, default
@@ -84,26 +84,10 @@ class _Loop:
         self._run(self._same, steps)
 
 
-def _generator(files: Sequence[str], canvas_path: str, batch: int, side: int) -> Iterator[tuple]:
-    """Batches as the older scripts make them: each sample reads a picture and, twice, the canvas."""
-    rng = random.Random(0)
-
-    def overlaid(clean: np.ndarray) -> np.ndarray:
-        mark = Image.open(canvas_path)
-        opacity = rng.uniform(0.5, 1.0)
-        mark.putalpha(mark.getchannel("A").point(lambda alpha: int(alpha * opacity)))
-        picture = Image.fromarray(clean)
-        picture.paste(mark, (rng.randint(side - mark.width, 0), rng.randint(side - mark.height, 0)), mark)
-        return np.asarray(picture)
-
+def _batches(files: Sequence[str], canvas_path: str, batch: int, side: int) -> Iterator[tuple]:
+    samples = older_scripts.pairs(files, canvas_path, side)
     while True:
-        sources, targets = [], []
-        for _ in range(batch):
-            picture = cv2.imread(rng.choice(files))
-            y, x = (rng.randint(0, length - side) for length in picture.shape[:2])
-            clean = cv2.cvtColor(picture[y : y + side, x : x + side], cv2.COLOR_BGR2RGB)
-            sources.append(overlaid(clean))
-            targets.append(overlaid(clean))
+        sources, targets = zip(*itertools.islice(samples, batch))
         yield np.stack(sources) / np.float32(255), np.stack(targets) / np.float32(255)
 
 
@@ -116,7 +100,7 @@ def _against_keras_fit(
     # In float32, as the older scripts compute: bfloat16 is one of the things that our loop brings.
     network.compile(tf.keras.optimizers.Adam(1e-4), "mae")
     files = [str(path) for path in jpegs(images_dir) if min(Image.open(path).size) > config.data.crop]
-    batches = _generator(files, canvas_path, config.batch_size, config.data.crop)
+    batches = _batches(files, canvas_path, config.batch_size, config.data.crop)
 
     def keras_fit() -> None:
         network.fit(batches, steps_per_epoch=steps, epochs=1, verbose=0)

@@ -98,7 +98,10 @@ def train_and_evaluate(
     def done_at(step: int) -> float:
         return schedule.progress(step, config.steps, minutes, config.max_minutes)
 
-    stopping, exhausted = False, False
+    def is_stale() -> bool:
+        return 0 < config.patience * config.eval_every <= step - best.step
+
+    stopping, exhausted = False, bool(step) and is_stale()
     reporting = Reporter(workdir, step) if team.is_chief else Silence()
     with reporting as reporter, Trace(workdir, profile) as trace:
         reporter.config(str(config))
@@ -106,7 +109,7 @@ def train_and_evaluate(
         while True:
             finished = done_at(step) >= 1.0
             due = step and step != saved_at
-            if (finished and step != validated_at) or (due and step % config.eval_every == 0):
+            if ((finished or exhausted) and step != validated_at) or (due and step % config.eval_every == 0):
                 paused = time.monotonic()
                 finite.check(checkpoints.newest)
                 if team.is_chief:
@@ -118,8 +121,7 @@ def train_and_evaluate(
                     reporter.pictures(step, validation.clean, validation.corrupted, restored)
                 validated_at = step
                 if config.patience:
-                    stale = step - best.step >= config.patience * config.eval_every
-                    _, exhausted = team.agree(minutes, team.is_chief and stale)
+                    _, exhausted = team.agree(minutes, team.is_chief and is_stale())
                 timed_from += time.monotonic() - paused
             if due and (finished or exhausted or stopping or step % config.checkpoint_every == 0):
                 finite.check(checkpoints.newest)

@@ -152,6 +152,8 @@ def test_a_run_that_gets_no_better_ends_early(dataset, canvas_path, tmp_path):
         judged = [int(row["step"]) for row in csv.DictReader(file) if row["psnr"]]
     # The first is the best; two more bring nothing.
     assert judged == [5, 10, 15] and list((tmp_path / "checkpoints").glob("ckpt-15.index"))
+    _train(config, tmp_path)
+    assert not list((tmp_path / "checkpoints").glob("ckpt-20.index"))  # nor is it trained further
 
 
 def test_an_average_of_the_weights_is_what_is_judged_and_exported(dataset, canvas_path, tmp_path):
