@@ -17,6 +17,7 @@ _EXTRAS["test"] = [
     "pytest-timeout",
     "hypothesis",
     "ruff==0.17.6",
+    "playwright",  # drives Chromium over the report's page
     "psutil",
     "pyyaml",
     "opencv-python-headless<5",
