@@ -38,10 +38,9 @@ from PIL import Image
 from benchmarks import older_scripts
 from benchmarks.figure import median_of_alternating, report
 from benchmarks.photographs import folder_of_photographs, jpegs
-from configs import command_line, default
+from benchmarks.recipe import prepare
+from configs import command_line
 from configs.command_line import UserError
-from preprocessing import canvas
-from preprocessing.convert import convert
 from training import corruption, devices, input_pipeline, models
 from training.optimizers import Optimizer
 from training.pairs import make_pairs, make_seeds, overlaid_on_host
@@ -180,13 +179,7 @@ def measure(folder: Path, images_dir: Path, quick: bool) -> None:
       images_dir: JPEGs.
       quick: fewer batches and rounds.
     """
-    stamp = canvas.text_stamp("Sample")
-    canvas.save_whole(stamp, str(folder / "stamp.png"))
-    canvas.save_whole(canvas.tile(stamp), str(folder / "canvas.png"))
-    convert(str(images_dir), str(folder / "dataset"), "train=1.0", shard_mb=8)
-    config = default.get_config()
-    config.data.dir = str(folder / "dataset")
-    config.source = f"watermark:canvas={folder / 'canvas.png'},opacity=0.5..1"
+    config = prepare(folder, images_dir)
     crops = next(iter(input_pipeline.training_batches(config)))
 
     rounds = 3 if quick else 7

@@ -25,9 +25,8 @@ from absl import app, flags
 
 from benchmarks.figure import median_of_alternating, report
 from benchmarks.photographs import folder_of_photographs, jpegs
-from configs import command_line, default
-from preprocessing import canvas
-from preprocessing.convert import convert
+from benchmarks.recipe import prepare
+from configs import command_line
 from training import input_pipeline
 from training.pairs import overlaid_on_host
 
@@ -46,11 +45,7 @@ def measure(folder: Path, images_dir: Path, batches: int, rounds: int) -> None:
       batches: of 16, timed in each round.
       rounds: medians are taken over these.
     """
-    canvas.save_whole(canvas.tile(canvas.text_stamp("Sample")), str(folder / "canvas.png"))
-    convert(str(images_dir), str(folder / "dataset"), "train=1.0", shard_mb=8)
-    config = default.get_config()
-    config.data.dir = str(folder / "dataset")
-    config.source = f"watermark:canvas={folder / 'canvas.png'},opacity=0.5..1"
+    config = prepare(folder, images_dir)
     endless: Iterator[tf.Tensor] = iter(input_pipeline.training_batches(config))
     overlaid = iter(overlaid_on_host(input_pipeline.training_batches(config), config))
 

@@ -37,9 +37,8 @@ from PIL import Image
 from benchmarks import older_scripts
 from benchmarks.figure import median_of_alternating, report
 from benchmarks.photographs import folder_of_photographs, jpegs
-from configs import command_line, default
-from preprocessing import canvas
-from preprocessing.convert import convert
+from benchmarks.recipe import prepare
+from configs import command_line
 from training import devices, models
 from training.input_pipeline import training_batches
 from training.optimizers import Optimizer
@@ -152,18 +151,13 @@ def measure(folder: Path, images_dir: Path, quick: bool) -> None:
       images_dir: JPEGs.
       quick: fewer steps and rounds.
     """
-    canvas_path = str(folder / "canvas.png")
-    canvas.save_whole(canvas.tile(canvas.text_stamp("Sample")), canvas_path)
-    convert(str(images_dir), str(folder / "dataset"), "train=1.0", shard_mb=8)
+    config = prepare(folder, images_dir)
 
     def recipe() -> ml_collections.ConfigDict:
-        config = default.get_config()
-        config.data.dir = str(folder / "dataset")
-        config.source = f"watermark:canvas={canvas_path},opacity=0.5..1"
-        return config
+        return ml_collections.ConfigDict(config.to_dict())
 
     rounds = 2 if quick else 5
-    _against_keras_fit(recipe(), images_dir, canvas_path, 4 if quick else 8, rounds)
+    _against_keras_fit(recipe(), images_dir, str(folder / "canvas.png"), 4 if quick else 8, rounds)
     _loop_efficiency(recipe(), 8 if quick else 40, rounds)
     for jit_compile in (False, True):
         _drift(recipe(), jit_compile, 400 if quick else 2000)
