@@ -195,7 +195,7 @@ def main(argv: Sequence[str]) -> None:
     """Measures in a temporary folder."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    devices.use_bfloat16("auto")
+    devices.use_precision("auto")
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), folder_of_photographs(_IMAGES.value, Path(folder)), _QUICK.value)
 

@@ -106,7 +106,7 @@ def _against_keras_fit(
 
     tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": False})
     keras_fit()  # its graph is made here, and keeps the precision
-    devices.use_bfloat16("auto")
+    devices.use_precision("auto")
     own, other = median_of_alternating([lambda: ours.both(steps), keras_fit], rounds)
     print(f"SRResNet: {8 * steps / own:.2f} images/s; Keras fit: {8 * steps / other:.2f} images/s")
     report("training_against_keras_fit", other / own, "x", 2)
@@ -167,7 +167,7 @@ def main(argv: Sequence[str]) -> None:
     """Measures in a temporary folder."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    devices.use_bfloat16("auto")
+    devices.use_precision("auto")
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), folder_of_photographs(_IMAGES.value, Path(folder)), _QUICK.value)
 

@@ -42,16 +42,31 @@ def cpu_has_bfloat16() -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
-def use_bfloat16(mode: str) -> bool:
-    """Switches oneDNN's bfloat16 convolutions on: `bfloat16`, `float32`, or `auto`, which is where the CPU has them.
+def _gpus_have_bfloat16() -> bool:
+    """Whether every GPU computes bfloat16 in hardware: compute capability 8.0, Ampere, or newer."""
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return all(gpu.get("compute_capability", (0, 0)) >= (8, 0) for gpu in details)
 
-    Weights stay float32: oneDNN converts what goes in and out of its own operations.
+
+def use_precision(mode: str) -> str:
+    """Chooses what the network computes in; weights, losses and updates are float32 in any case.
+
+    Args:
+      mode: `float32`, `bfloat16`, `float16` (with loss scaling), or `auto`: bfloat16 where the GPUs, or else the CPU,
+        have it in hardware. On CPUs oneDNN rewrites its own operations to bfloat16, for the whole process.
+
+    Returns:
+      The dtype for `models.build`; that of layers, which oneDNN's rewriting leaves float32.
     """
-    wanted = not tf.config.list_physical_devices("GPU") and cpu_has_bfloat16() if mode == "auto" else mode == "bfloat16"
-    if wanted:
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    if mode == "auto":
+        mode = "bfloat16" if (_gpus_have_bfloat16() if on_gpu else cpu_has_bfloat16()) else "float32"
+    if mode != "float32":
+        logging.info("The network runs in %s, weights stay float32 (--precision=float32 turns it off).", mode)
+    if mode == "bfloat16" and not on_gpu:
         tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": True})
-        logging.info("Convolutions run in bfloat16, weights stay float32 (--precision=float32 turns it off).")
-    return wanted
+        return "float32"
+    return mode
 
 
 def strategy(name: str) -> tf.distribute.Strategy:

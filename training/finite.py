@@ -43,7 +43,9 @@ class FiniteLoss:
         read = [{name: value.numpy() for name, value in metrics.items()} for _, metrics in self._unread]
         self._unread = []
         joined = {name: np.concatenate([metrics[name] for metrics in read]) for name in read[0]}
-        bad = ~(np.isfinite(joined["loss"]) & np.isfinite(joined["gradient_norm"]))
+        # Gradients of a loss that was scaled too far are left out, and the scale is halved: that is no failure.
+        is_left_out = joined["loss_scale"] > 1.0
+        bad = ~(np.isfinite(joined["loss"]) & (np.isfinite(joined["gradient_norm"]) | is_left_out))
         if bad.any():
             self._fail(first + int(bad.argmax()), joined, int(bad.argmax()), last_good)
         return joined

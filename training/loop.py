@@ -42,6 +42,7 @@ def train_and_evaluate(
     corrupt_on: str = "device",
     stop: threading.Event | None = None,
     profile: tuple[int, int] | None = None,
+    compute_dtype: str = "float32",
 ) -> dict[str, float]:
     """Trains until the recipe's budget is used up; continues where an earlier call in the same folder stopped.
 
@@ -53,6 +54,7 @@ def train_and_evaluate(
       corrupt_on: "device", in the step, or "host", in tf.data; the pairs are the same.
       stop: set from outside to have the state saved and the call return.
       profile: first and last step of a trace for TensorBoard.
+      compute_dtype: what the network computes in, see `devices.use_precision`.
 
     Returns:
       The last validation's figures, see `metrics.summarize`.
@@ -67,9 +69,9 @@ def train_and_evaluate(
         raise UserError(f"{what}: is for one worker; train without it, or without --strategy=multi_worker")
     training_batches(config, 0, team.index, team.size)
     with strategy.scope():
-        restorer = models.build(config)
+        restorer = models.build(config, compute_dtype)
         network = restorer.network
-        optimizer = Optimizer(config, network.trainable_variables)
+        optimizer = Optimizer(config, network.trainable_variables, compute_dtype)
         average = WeightAverage(network.trainable_variables, config.ema)
     train_step = make_train_step(strategy, restorer, optimizer, config, jit_compile, corrupt_on, average)
     execute = make_execution(train_step, is_timed=not config.data.deterministic)
@@ -169,6 +171,8 @@ def train_and_evaluate(
                 if "input_wait" in seen:
                     scalars["input_wait_share"] = float(seen["input_wait"].sum()) / (now - timed_from)
                 scalars["learning_rate"] = rate(done[-1])
+                if optimizer.scales_loss:
+                    scalars["loss_scale"] = float(seen["loss_scale"][-1])
                 reported, timed_from = step, now
                 reporter.training(step, scalars)
             minutes += (time.monotonic() - started) / 60.0

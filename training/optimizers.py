@@ -20,14 +20,19 @@ class Optimizer:
 
     Attributes:
       keras: the optimizer, for checkpoints.
+      scales_loss: whether the loss is scaled while its gradients are computed.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, variables: Sequence[tf.Variable]):
+    def __init__(
+        self, config: ml_collections.ConfigDict, variables: Sequence[tf.Variable], compute_dtype: str = "float32"
+    ):
         """Makes the optimizer and its slots, under a strategy's scope.
 
         Args:
           config: a recipe; `optimizer`, `learning_rate` and `weight_decay` are read.
           variables: what will be optimized.
+          compute_dtype: what the network computes in. float16 has few exponents: small gradients vanish in it, and
+            the loss is scaled up while they are computed (Micikevicius et al., ICLR 2018).
 
         Raises:
           UserError: there is no such optimizer, or one that knows no weight decay is asked for some.
@@ -50,13 +55,32 @@ class Optimizer:
                 config.learning_rate, **arguments
             )
             self.keras.build(self._variables)
+        self._inner = self.keras
+        self.scales_loss = compute_dtype == "float16"
+        if self.scales_loss:
+            self.keras = tf.keras.mixed_precision.LossScaleOptimizer(self.keras)
 
     def set_learning_rate(self, value: tf.Tensor) -> None:
         """Sets the learning rate of the steps that follow; outside of replicas."""
-        self.keras.learning_rate.assign(value)
+        self._inner.learning_rate.assign(value)
+
+    def scaled(self, loss: tf.Tensor) -> tf.Tensor:
+        """Scales the loss whose gradients are computed."""
+        return self.keras.get_scaled_loss(loss) if self.scales_loss else loss
+
+    def unscaled(self, gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+        """Takes the loss's scale out of its gradients."""
+        return self.keras.get_unscaled_gradients(gradients) if self.scales_loss else gradients
+
+    def loss_scale(self) -> tf.Tensor:
+        """What the loss is scaled by, a float32 scalar; 1 unless the network computes in float16."""
+        return self.keras.loss_scale if self.scales_loss else tf.ones([])
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Makes a step, within a replica, with gradients that are summed over all of them already."""
+        """Makes a step, within a replica, with gradients that are summed over all of them already.
+
+        Where the loss is scaled and a gradient is not finite, the step is left out, and the scale halved.
+        """
         pairs = zip(gradients, self._variables)
         if self._is_older:
             self.keras.apply_gradients(pairs, experimental_aggregate_gradients=False)

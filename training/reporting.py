@@ -23,6 +23,7 @@ _COLUMNS = (
     "presence_loss",
     "gradient_norm",
     "learning_rate",
+    "loss_scale",
     "images_per_second",
     "input_wait_share",
     *metrics.MEASURES,

@@ -47,7 +47,8 @@ def make_train_step(
       `train_step(batch, step, done, learning_rate) -> metrics`: `batch` is one element of a distributed dataset of
       uint8 `[batch_size, crop, crop, 3]` or of `Pairs`, `step` an int64 scalar, `done` a float32 scalar, the share of
       the run that is done, `learning_rate` a float32 scalar; metrics are scalars: `loss`, `presence_loss` and
-      `target_coverage` (means over the global batch), and `gradient_norm` (of both losses together, before clipping).
+      `target_coverage` (means over the global batch), `gradient_norm` (of both losses together, before clipping) and
+      `loss_scale`, see `Optimizer.loss_scale`.
 
     Raises:
       UserError: specs, loss or batch size that cannot be used.
@@ -65,13 +66,13 @@ def make_train_step(
             loss = weighted_sum(loss_of(restored, batch.target, done), batch.weight) / config.batch_size
             presence = tf.nn.sigmoid_cross_entropy_with_logits(batch.covered, logits)
             presence_loss = weighted_sum(presence, batch.covered_weight) / config.batch_size
-            total = loss + config.presence_weight * presence_loss
+            total = optimizer.scaled(loss + config.presence_weight * presence_loss)
         sums = {
             "loss": loss,
             "presence_loss": presence_loss,
             "target_coverage": tf.reduce_sum(batch.target_coverage) / config.batch_size,
         }
-        return sums, tape.gradient(total, restorer.network.trainable_variables)
+        return sums, optimizer.unscaled(tape.gradient(total, restorer.network.trainable_variables))
 
     @tf.function(jit_compile=jit_compile)
     def from_images(images: tf.Tensor, source_seeds: tf.Tensor, target_seeds: tf.Tensor, done: tf.Tensor) -> tuple:
@@ -88,8 +89,10 @@ def make_train_step(
             computed = from_images(batch, *(tf.slice(table, [first, 0], [rows, 2]) for table in seeds(step)), done)
         sums, gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, computed)
         gradients, norm = tf.clip_by_global_norm(gradients, config.clip_norm)
-        optimizer.apply(gradients)
-        return {**sums, "gradient_norm": norm}
+        loss_scale = optimizer.loss_scale()
+        with tf.control_dependencies([loss_scale]):  # the one that these gradients were computed with
+            optimizer.apply(gradients)
+        return {**sums, "gradient_norm": norm, "loss_scale": loss_scale}
 
     @tf.function
     def train_step(
@@ -120,7 +123,7 @@ def make_execution(
       `first_step` an int64 scalar, `done` and `learning_rates` float32 `[K]`, one a step; metrics are those of
       `train_step` and `input_wait`, seconds until the step's batch was there, each float32 `[K]`.
     """
-    names = ["gradient_norm", "loss", "presence_loss", "target_coverage"] + ["input_wait"] * is_timed
+    names = ["gradient_norm", "loss", "loss_scale", "presence_loss", "target_coverage"] + ["input_wait"] * is_timed
 
     def timed_next(batches: Iterator, before: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Asked for when the step before is done, so that what is measured is waiting.

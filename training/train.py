@@ -36,8 +36,9 @@ _JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "Compile the step
 _PRECISION = flags.DEFINE_enum(
     "precision",
     "auto",
-    ["auto", "float32", "bfloat16"],
-    "What convolutions on the CPU compute in; auto: bfloat16 where the CPU has it in hardware.",
+    ["auto", "float32", "bfloat16", "float16"],
+    "What the network computes in, weights being float32; auto: bfloat16 where the GPUs (Ampere or newer), or else the "
+    "CPU, have it in hardware. float16 scales the loss.",
 )
 _CORRUPT_ON = flags.DEFINE_enum(
     "corrupt_on", "device", ["device", "host"], "Overlay pictures in the compiled step, or in tf.data; the same pairs."
@@ -77,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
         path = flags.FLAGS["config"].config_filename
         raise UserError(f"--config={path}: cannot be read; name a file such as configs/default.py") from None
     devices.split_cpu(_VIRTUAL_DEVICES.value)
-    devices.use_bfloat16(_PRECISION.value)
+    compute_dtype = devices.use_precision(_PRECISION.value)
     profile = _profiled_steps(_PROFILE.value)
     if config.data.deterministic:
         devices.be_deterministic(config.seed)
@@ -85,7 +86,9 @@ def main(argv: Sequence[str]) -> int:
     strategy = workers.multi_worker_strategy() if several else devices.strategy(_STRATEGY.value)
     jit_compile, stop = devices.use_jit(_JIT.value), stop_asked()
     try:
-        loop.train_and_evaluate(config, _WORKDIR.value, strategy, jit_compile, _CORRUPT_ON.value, stop, profile)
+        loop.train_and_evaluate(
+            config, _WORKDIR.value, strategy, jit_compile, _CORRUPT_ON.value, stop, profile, compute_dtype
+        )
     except workers.LOST_PEER_ERRORS as error:
         if not several:
             raise

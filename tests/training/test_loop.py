@@ -14,6 +14,7 @@ from PIL import Image
 from configs import default
 from configs.command_line import UserError
 from training import exportable, loop, schedule
+from training.finite import FiniteLoss
 from training.pairs import make_seeds
 from training.validation import Validation, make_restore
 
@@ -124,6 +125,43 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_names_the_step(dataset, ca
     source, target = make_seeds(config)(tf.constant(saved["step"]))
     assert saved["source_seeds"] == source.numpy().tolist() and saved["target_seeds"] == target.numpy().tolist()
     assert not list((tmp_path / "checkpoints").glob("*.index"))
+
+
+def test_a_run_in_float16_continues_with_its_loss_scale(dataset, canvas_path, tmp_path):
+    def train(workdir, **fields):
+        config = _config(dataset, canvas_path, steps=12, log_every=3, checkpoint_every=3, **fields)
+        loop.train_and_evaluate(
+            config, str(workdir), tf.distribute.OneDeviceStrategy("/cpu:0"), False, compute_dtype="float16"
+        )
+
+    train(tmp_path / "run")
+    newest = tf.train.latest_checkpoint(tmp_path / "run" / "checkpoints")
+    reader = tf.train.load_checkpoint(newest)
+    good_steps = [key for key in reader.get_variable_to_shape_map() if "good_steps" in key]
+    assert reader.get_tensor(good_steps[0]) == 12
+    for path in (tmp_path / "run" / "checkpoints").glob("ckpt-12*"):
+        path.unlink()
+    train(tmp_path / "run")
+    assert tf.train.load_checkpoint(newest).get_tensor(good_steps[0]) == 12  # 9 of them before
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        scales = [row["loss_scale"] for row in csv.DictReader(file) if row["loss"]]
+    assert set(scales) == {"32768.0"}
+    assert exportable.load(str(tmp_path / "run")).network.layers[1].compute_dtype == "float32"
+
+
+@pytest.mark.parametrize(("loss", "loss_scale"), [(0.5, 1.0), (np.nan, 2.0)])
+def test_gradients_that_overflow_are_no_failure_where_the_loss_was_scaled(loss, loss_scale, tmp_path, canvas_path):
+    finite = FiniteLoss(_config("", canvas_path), str(tmp_path))
+
+    def step(loss, loss_scale):
+        values = {"loss": loss, "gradient_norm": np.nan, "loss_scale": loss_scale}
+        finite.collect(5, {name: tf.constant([value], tf.float32) for name, value in values.items()})
+
+    step(0.5, 2.0)
+    assert np.isnan(finite.check(None)["gradient_norm"])
+    step(loss, loss_scale)
+    with pytest.raises(UserError, match="step 5: the loss is"):
+        finite.check(None)
 
 
 def test_several_steps_in_one_call_learn_what_single_ones_do(trained, dataset, canvas_path, tmp_path):

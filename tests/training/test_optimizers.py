@@ -55,6 +55,41 @@ def test_steps_are_those_of_the_paper(name, decay, replicas):
         np.testing.assert_allclose(value, _reference(name, start, gradients, 0.01, decay), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("name", ["adam", "adamw", "lamb"])
+def test_a_scaled_loss_leaves_out_steps_that_overflow(name, replicas):
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0") if replicas == 1 else devices.mirrored_strategy()
+    start = np.float32([1.0, -2.0])
+    with strategy.scope():
+        variable = tf.Variable(start)
+        optimizer = Optimizer(_config(optimizer=name), [variable], "float16")
+
+    def replica_step(slope):
+        with tf.GradientTape() as tape:
+            loss = optimizer.scaled(tf.reduce_sum(slope * variable))
+        gradients = optimizer.unscaled(tape.gradient(loss, [variable]))
+        optimizer.apply(gradients)
+        return gradients[0]
+
+    @tf.function
+    def step(slope):
+        optimizer.set_learning_rate(tf.constant(0.01))
+        return strategy.experimental_local_results(strategy.run(replica_step, args=(slope,)))[0]
+
+    scale = optimizer.loss_scale().numpy()
+    step(tf.constant(np.inf))
+    np.testing.assert_array_equal(variable.numpy(), start)
+    assert optimizer.loss_scale().numpy() == scale / 2
+
+    np.testing.assert_allclose(step(tf.constant(0.25)), [0.25, 0.25])
+    expected = _reference(name, start, [np.float32([0.25, 0.25])], 0.01, 0.0)
+    if name != "lamb":  # the count of steps includes the one left out; LAMB's step has its own length, and hides it
+        m, v = 0.1 * 0.25 / (1 - 0.9**2), 0.001 * 0.25**2 / (1 - 0.999**2)
+        expected = start - 0.01 * m / (np.sqrt(v) + 1e-7)
+    for value in strategy.experimental_local_results(variable):
+        np.testing.assert_allclose(value, expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("fields", "words"), [({"optimizer": "sgd"}, "'sgd'.*lamb"), ({"weight_decay": 0.1}, "adam has none.*adamw")]
 )

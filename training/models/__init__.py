@@ -68,8 +68,13 @@ _BUILDERS = {"unet": _unet, "srresnet": _srresnet, "nafnet": _nafnet}
 NAMES = tuple(_BUILDERS)
 
 
-def build(config: ml_collections.ConfigDict) -> Restorer:
+def build(config: ml_collections.ConfigDict, compute_dtype: str = "float32") -> Restorer:
     """Builds the network that `config.model` describes, with fresh weights drawn from `config.seed`.
+
+    Args:
+      config: a recipe.
+      compute_dtype: "float32", "bfloat16" or "float16", of what layers compute; weights, inputs and
+        outputs are float32.
 
     Raises:
       UserError: a name that does not exist, or fields that contradict each other.
@@ -78,6 +83,11 @@ def build(config: ml_collections.ConfigDict) -> Restorer:
     if model.name not in _BUILDERS:
         raise UserError(f"config.model.name={model.name!r}: there is no such model; there are {', '.join(NAMES)}")
     tf.keras.utils.set_random_seed(config.seed)
-    taught, stride, halo = _BUILDERS[model.name](model)
+    policy = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy("float32" if compute_dtype == "float32" else f"mixed_{compute_dtype}")
+    try:
+        taught, stride, halo = _BUILDERS[model.name](model)
+    finally:
+        tf.keras.mixed_precision.set_global_policy(policy)
     network = tf.keras.Model(taught.input, taught.outputs[0], name=model.name)
     return Restorer(network, taught, stride, halo)

@@ -29,7 +29,11 @@ def restorer(picture: tf.Tensor, features: tf.Tensor, fold: int, name: str) -> t
       A model from `picture` to two outputs: the restored picture in the same form, not clipped, and float32
       `[N, H, W, 1]`, the logits of an overlay's presence. At initialisation the first is the input.
     """
-    x = tf.keras.layers.Conv2D(7 * fold**2, 2 * REACH + 1, padding="same", kernel_initializer="zeros")(features)
+    # In float32 under any policy: half of its bits are too few for 256 levels times a gain.
+    conv = tf.keras.layers.Conv2D(
+        7 * fold**2, 2 * REACH + 1, padding="same", kernel_initializer="zeros", dtype="float32"
+    )
+    x = conv(features)
     if fold > 1:
         x = tf.nn.depth_to_space(x, fold)
     gain, bias, logits = tf.split(x, [3, 3, 1], axis=-1)
