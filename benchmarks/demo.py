@@ -57,7 +57,12 @@ def _command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
-def _run(title: str, module: str, *arguments: str) -> None:
+def run_module(title: str, module: str, *arguments: str) -> None:
+    """Runs a module of ours as a user would, and shows its command.
+
+    Raises:
+      UserError: it failed; its own message was printed before.
+    """
     print(f"\n== {title}\n$ python {shlex.join(_command(module, *arguments)[1:])}", flush=True)
     code = subprocess.run(_command(module, *arguments), check=False).returncode
     if code:
@@ -160,7 +165,7 @@ def run_demo(coco: str, out_dir: str, minutes: float) -> dict[str, object]:
         images_dir, annotations = _find_coco(str(out / "coco"))
     _draw_canvas(out / "canvas.png")
     tfrecords, train, export = out / "tfrecords", out / "train", out / "export"
-    _run(
+    run_module(
         "Photographs to TFRecords",
         "preprocessing.coco_to_tfrecord",
         f"--images_dir={images_dir}",
@@ -177,7 +182,7 @@ def run_demo(coco: str, out_dir: str, minutes: float) -> dict[str, object]:
         "source": f"watermark:canvas={out / 'canvas.png'},opacity=0.8..1",
     }
     config.update_from_flattened_dict({**overrides, "max_minutes": minutes})
-    _run(
+    run_module(
         f"Training, {minutes:g} minutes",
         "training.train",
         "--config=configs/demo.py",
@@ -187,13 +192,13 @@ def run_demo(coco: str, out_dir: str, minutes: float) -> dict[str, object]:
     )
     lap("training")
 
-    _run("SavedModel", "serving.export", f"--workdir={train}", f"--export_dir={export}")
+    run_module("SavedModel", "serving.export", f"--workdir={train}", f"--export_dir={export}")
     lap("export")
 
     validation = Validation(config)
     names = _write_overlaid(validation, out / "overlaid")
     with _server(export) as address:
-        _run("Restoring", "serving.client", f"--server={address}", str(out / "overlaid"), str(out / "restored"))
+        run_module("Restoring", "serving.client", f"--server={address}", str(out / "overlaid"), str(out / "restored"))
     restored = _read_restored(out / "restored", names)
     lap("restoration")
 

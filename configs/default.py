@@ -77,7 +77,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Gradients of a larger global norm are scaled down to this one.
     config.clip_norm = 1.0
     config.steps = 20_000
-    # Wall-clock budget in minutes, 0 for none. The schedule is fitted to whichever of the two ends sooner.
+    # Wall-clock budget in minutes, 0 for none; validations count, the last one comes on top. The schedule is fitted to
+    # whichever of the two ends sooner.
     config.max_minutes = 0.0
     # Steps in one call of the compiled graph: between them nothing waits for Python.
     config.steps_per_execution = 1

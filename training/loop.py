@@ -108,6 +108,7 @@ def train_and_evaluate(
     with reporting as reporter, Trace(workdir, profile) as trace:
         reporter.config(str(config))
         reported, timed_from = step, time.monotonic()
+        counted_until = timed_from
         while True:
             finished = done_at(step) >= 1.0
             due = step and step != saved_at
@@ -139,7 +140,6 @@ def train_and_evaluate(
                 logging.info("Stopped as asked at step %d; the same command continues from there.", step)
                 return figures
 
-            started = time.monotonic()
             count = _until_next(step, config.eval_every, config.checkpoint_every, config.log_every)
             count = min(count, config.steps_per_execution, config.steps - step, trace.until_next(step))
             done = [done_at(step + k) for k in range(count)]
@@ -175,6 +175,8 @@ def train_and_evaluate(
                     scalars["loss_scale"] = float(seen["loss_scale"][-1])
                 reported, timed_from = step, now
                 reporter.training(step, scalars)
-            minutes += (time.monotonic() - started) / 60.0
+            # Everything counts, validations and checkpoints too.
+            now = time.monotonic()
+            minutes, counted_until = minutes + (now - counted_until) / 60.0, now
             minutes, stopping = team.agree(minutes, stop is not None and stop.is_set())
             reporter.progress(done_at(step))
