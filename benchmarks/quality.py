@@ -70,7 +70,7 @@ def _at_equal_cost(shared: Path, folder: Path, minutes: float) -> None:
         "COCO to TFRecords",
         "preprocessing.coco_to_tfrecord",
         f"--images_dir={shared / 'data/coco/train2017'}",
-        f"--out={dataset}",
+        f"--output_dir={dataset}",
         "--splits=train=0.9,val=0.1",
         "--shard_mb=8",
     )

@@ -6,14 +6,14 @@ Out: a line for each figure.
 
     training_against_keras_fit   images/s of SRResNet (128 x 128, batch 8) through our loop, by those of a plain Keras
                                  `fit` that a Python generator feeds, as the older scripts have it
-    training_bfloat16_loss       dB of validation PSNR that training in bfloat16 costs against float32: the default recipe
-                                 for 600 steps, the same draws
+    training_bfloat16_loss       dB of validation PSNR that training in bfloat16 costs against float32: the default
+                                 recipe for 600 steps, the same draws
     training_loop_efficiency     steps/s of the loop, by those of the slower of the network alone and the input alone
     training_step_drift          time of the last hundred of 2,000 steps by that of the first hundred, a small network,
                                  and training_step_drift_xla, compiled
     training_memory_drift        resident memory likewise, and training_memory_drift_xla
 
-Both sides of the first two run alternately; medians are quoted.
+Both sides of the first and of the loop's efficiency run alternately; medians are quoted.
 
 Command:
 
