@@ -37,6 +37,8 @@ class _Signatures(tf.Module):
     def __init__(self, network: Callable[[tf.Tensor], tf.Tensor], plan: tiling.Tiling, max_pixels: int) -> None:
         super().__init__()
         self._network_variables = list(getattr(network, "variables", ()))
+        # One function for whole pictures and tiles of both signatures: traced into each, it would be saved four times.
+        network = tf.function(network, input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)])
 
         def restore_one(data: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
             colour, alpha = image_codec.decode(data, index, max_pixels)

@@ -10,17 +10,23 @@ from absl import logging
 
 from configs.command_line import UserError
 
+# TensorFlow raises as many kinds as there are ways for a file to be damaged.
+_DAMAGED = (tf.errors.OpError, ValueError, IndexError, RuntimeError)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "message", None) or error).splitlines()[0]
+
 
 def _save(manager: tf.train.CheckpointManager, step: int) -> None:
     good = manager.latest_checkpoint
     try:
         manager.save(checkpoint_number=step)
     except (tf.errors.OpError, OSError) as error:
-        reason = str(getattr(error, "message", None) or error).splitlines()[0]
         kept = f"the last good one is {good}" if good else "there is none before it"
         raise UserError(
-            f"step {step}: the checkpoint cannot be written to {manager.directory} ({reason}); {kept}; free some space "
-            "and run the same command again"
+            f"step {step}: the checkpoint cannot be written to {manager.directory} ({_reason(error)}); {kept}; "
+            "free some space and run the same command again"
         ) from None
 
 
@@ -72,10 +78,8 @@ class Checkpoints:
         for path in paths:
             try:
                 self._checkpoint.restore(path).assert_existing_objects_matched()
-            # TensorFlow raises as many kinds as there are ways for a file to be damaged.
-            except (tf.errors.OpError, ValueError, AssertionError, IndexError, RuntimeError) as error:
-                reason = str(getattr(error, "message", None) or error).splitlines()[0]
-                logging.warning("checkpoint %s cannot be read (%s); the one before it is taken", path, reason)
+            except (*_DAMAGED, AssertionError) as error:
+                logging.warning("checkpoint %s cannot be read (%s); the one before it is taken", path, _reason(error))
                 continue
             return int(self._step.numpy()), float(self._minutes.numpy())
         if paths:
@@ -116,12 +120,32 @@ class BestWeights:
         return True
 
     def restore(self) -> bool:
-        """Loads the stored weights into the network; says whether there were any."""
-        return bool(self._manager.restore_or_initialize())
+        """Loads the stored weights into the network; says whether there were any.
+
+        Raises:
+          UserError: they cannot be read.
+        """
+        try:
+            return bool(self._manager.restore_or_initialize())
+        except _DAMAGED as error:
+            raise UserError(
+                f"{self._manager.latest_checkpoint}: cannot be read ({_reason(error)}); continue the run, and its next "
+                "validation replaces it"
+            ) from None
 
     def recall_figure(self) -> None:
-        """Reads the stored figure without touching the network's weights, when a run is resumed."""
-        if self._manager.latest_checkpoint:
-            reader = tf.train.load_checkpoint(self._manager.latest_checkpoint)
-            self._psnr.assign(reader.get_tensor("psnr/.ATTRIBUTES/VARIABLE_VALUE"))
-            self._step.assign(reader.get_tensor("step/.ATTRIBUTES/VARIABLE_VALUE"))
+        """Reads the stored figure without touching the network's weights, when a run is resumed.
+
+        Weights that cannot be read are passed over with a warning: the next validation replaces them.
+        """
+        stored = self._manager.latest_checkpoint
+        if not stored:
+            return
+        try:
+            reader = tf.train.load_checkpoint(stored)
+            read = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+        except _DAMAGED as error:
+            logging.warning("the best weights, %s, cannot be read (%s); they are replaced", stored, _reason(error))
+            return
+        self._psnr.assign(read["psnr/.ATTRIBUTES/VARIABLE_VALUE"])
+        self._step.assign(read["step/.ATTRIBUTES/VARIABLE_VALUE"])

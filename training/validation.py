@@ -34,12 +34,12 @@ class Validation:
         seeds = corruption.picture_seeds(config.seed, tf.constant(0), _STREAM, len(self.clean))
         corrupted, alpha = corruption.build(spec)(tf.cast(self.clean, tf.float32) / 255.0, seeds)
         self.corrupted = tf.cast(tf.round(corrupted * 255.0), tf.uint8).numpy()
-        self._covered = alpha.numpy()[..., 0] > corruption.COVERED
-        self.before = metrics.summarize(self.corrupted, self.clean, self._covered)
+        self.covered = alpha.numpy()[..., 0] > corruption.COVERED
+        self.before = metrics.summarize(self.corrupted, self.clean, self.covered)
 
     def judge(self, restored: np.ndarray) -> dict[str, float]:
         """Compares restored crops, uint8 `[N, H, W, 3]`, with the clean ones; see `metrics.summarize`."""
-        return metrics.summarize(restored, self.clean, self._covered)
+        return metrics.summarize(restored, self.clean, self.covered)
 
 
 def make_restore(network: tf.keras.Model) -> Callable[[np.ndarray], np.ndarray]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from configs import default
 from configs.command_line import UserError
 from training import checkpoints, exportable
-from training.checkpoints import Checkpoints
+from training.checkpoints import BestWeights, Checkpoints
 from training.input_pipeline import training_batches
 
 _STEPS = 40
@@ -122,6 +122,22 @@ def test_where_no_checkpoint_can_be_read_nothing_is_trained(tmp_path):
         os.truncate(path, 10)
     with pytest.raises(UserError, match="none of its 1 checkpoints can be read"):
         saved.restore()
+
+
+def test_best_weights_that_are_torn_are_named_and_replaced(tmp_path):
+    def network(value):
+        return tf.train.Checkpoint(w=tf.Variable(tf.fill([1000], value)))
+
+    assert BestWeights(str(tmp_path), network(1.0)).offer(30.0, 10)
+    (data,) = (tmp_path / "best").glob("ckpt-*.data-*")
+    os.truncate(data, data.stat().st_size // 2)
+    with pytest.raises(UserError, match="ckpt-10: cannot be read .*its next validation replaces it"):
+        BestWeights(str(tmp_path), network(0.0)).restore()
+    resumed = BestWeights(str(tmp_path), network(2.0))
+    resumed.recall_figure()
+    assert resumed.offer(20.0, 15)
+    again = network(0.0)
+    assert BestWeights(str(tmp_path), again).restore() and again.w.numpy().max() == 2.0
 
 
 def test_a_full_disk_is_named_with_the_last_good_checkpoint(tmp_path, monkeypatch):
