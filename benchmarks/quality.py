@@ -21,9 +21,6 @@ Command:
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +29,7 @@ from absl import app, flags
 
 from benchmarks.demo import run_demo, run_module
 from benchmarks.figure import report
+from benchmarks.judge import judge
 from configs import command_line, demo
 
 _QUICK = flags.DEFINE_bool("quick", False, "A tenth of the training time: shows that it runs, and misses the targets.")
@@ -50,22 +48,8 @@ def _demo(folder: str, share: float) -> None:
     report("demo_uncovered_psnr", summary["uncovered_psnr_out"], "dB", 38)
 
 
-def _judged(shared: Path, model: Path) -> float:
-    """Covered PSNR in dB by the judge, which gets the model and nothing of ours."""
-    found = model / "quality.json"
-    arguments = {
-        "model": model / "1",
-        "images": shared / "data/coco/val2017",
-        "watermarks": shared / f"data/watermarks/{_CANVAS}.png",
-        "json": found,
-    }
-    given = [text for name, value in arguments.items() for text in (f"--{name}", str(value))]
-    subprocess.run([sys.executable, str(shared / "tools/quality.py"), *given], check=True)
-    return json.loads(found.read_text())[_CANVAS]["covered_out"]
-
-
 def _at_equal_cost(shared: Path, folder: Path, minutes: float) -> None:
-    dataset = folder / "tfrecords"
+    dataset, canvas = folder / "tfrecords", shared / f"data/watermarks/{_CANVAS}.png"
     run_module(
         "COCO to TFRecords",
         "preprocessing.coco_to_tfrecord",
@@ -81,13 +65,14 @@ def _at_equal_cost(shared: Path, folder: Path, minutes: float) -> None:
             "--config=configs/default.py",
             f"--workdir={folder / name}",
             f"--config.data.dir={dataset}",
-            f"--config.source=watermark:canvas={shared / f'data/watermarks/{_CANVAS}.png'}",
+            f"--config.source=watermark:canvas={canvas}",
             f"--config.target={target}",
             f"--config.max_minutes={minutes}",
         )
         export = folder / f"{name}_export"
         run_module("SavedModel", "serving.export", f"--workdir={folder / name}", f"--export_dir={export}")
-        report(f"quality_{name}", _judged(shared, export), "dB", promised)
+        judged = judge(shared, export / "1", [canvas], folder / f"{name}.json")
+        report(f"quality_{name}", judged[_CANVAS]["covered_out"], "dB", promised)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -54,6 +54,9 @@ def get_config() -> ml_collections.ConfigDict:
     # nafnet alone: side of the window that its attention averages over, in samples of each resolution; odd.
     config.model.window = 7
 
+    # Weights to start from: an export or a workdir of the same network. Empty: fresh ones.
+    config.init = ""
+
     config.loss = "mae"
     # How much more a pixel counts that an overlay covers in the source: 2.0 makes it three times another's weight.
     config.covered_weight = 2.0

@@ -12,7 +12,7 @@ from absl import logging
 
 from configs import noise2noise
 from configs.command_line import UserError
-from training import models, schedule
+from training import initial_weights, models, schedule
 from training import workdir as workdir_lib
 from training.averaging import WeightAverage
 from training.checkpoints import BestWeights, Checkpoints
@@ -71,6 +71,8 @@ def train_and_evaluate(
     with strategy.scope():
         restorer = models.build(config, compute_dtype)
         network = restorer.network
+        if config.init:
+            initial_weights.load(network, config.init)
         optimizer = Optimizer(config, network.trainable_variables, compute_dtype)
         average = WeightAverage(network.trainable_variables, config.ema)
     train_step = make_train_step(strategy, restorer, optimizer, config, jit_compile, corrupt_on, average)
