@@ -2,7 +2,7 @@ r"""Holds the quality of what is trained against what was promised.
 
     --shared=DIR     COCO pictures, canvases and a judge of SavedModels that is not ours: ../shared of a developer's
                      checkout. Where it is absent, only the demo is measured.
-    --minutes=10     training time of each run at equal cost
+    --training_minutes=10     time of each run at equal cost
 
 Out: a line for each figure.
 
@@ -11,7 +11,7 @@ Out: a line for each figure.
     demo_uncovered_psnr     dB of pixels that nothing covered, against the original
 
     quality_noise2noise     dB of covered pixels of 40 crops of COCO val2017 under the canvas northlight_dense, by
-                            DIR/tools/quality.py, after --minutes of the default recipe on COCO train2017
+                            DIR/tools/quality.py, after --training_minutes of the default recipe on COCO train2017
     quality_clean           likewise, with clean targets
 
 Command:
@@ -36,7 +36,7 @@ _QUICK = flags.DEFINE_bool("quick", False, "A tenth of the training time: shows 
 _SHARED = flags.DEFINE_string(
     "shared", str(Path(__file__).parents[2] / "shared"), "Data and a judge that are not ours."
 )
-_MINUTES = flags.DEFINE_float("minutes", 10.0, "Training time of each run at equal cost.", lower_bound=0.0)
+_MINUTES = flags.DEFINE_float("training_minutes", 10.0, "Training time of each run at equal cost.", lower_bound=0.0)
 
 _CANVAS = "northlight_dense"
 
