@@ -34,6 +34,7 @@ _ENTRY_POINTS = [
     "training.preview",
     "training.train",
     "serving.export",
+    "serving.key",
     "serving.server",
     "serving.client",
 ]

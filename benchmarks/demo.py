@@ -11,6 +11,7 @@ Out: OUT/
     train/               the run: checkpoints, TensorBoard
     export/1/            the SavedModel
     overlaid/ restored/  what went to the gRPC server and what came back
+    before_training.png  clean | overlaid | restored by pretrained/generic, which never saw this mark
     before_after.png     clean | overlaid | restored
     summary.json         the figures, in dB, means over held-out crops
 
@@ -39,6 +40,7 @@ from configs import demo as demo_config
 from configs.command_line import UserError
 from preprocessing import canvas as canvas_lib
 from preprocessing import sample_photos
+from training import metrics
 from training.contact_sheet import contact_sheet
 from training.validation import Validation
 
@@ -51,6 +53,7 @@ _MOST_TRAIN, _MOST_VAL = 2000, 100
 _ROWS = 4  # of before_after.png
 _SEED = 152  # of the split: of the packaged photographs, it holds out a cup, a rocket and a cat
 _TEXT = "CLEANPLATE  sample"
+GENERIC = Path(__file__).parents[1] / "pretrained/generic"
 
 
 def _command(module: str, *arguments: str) -> list[str]:
@@ -132,6 +135,27 @@ def _read_restored(folder: Path, names: Sequence[str]) -> np.ndarray:
     return np.stack([np.asarray(Image.open(folder / name).convert("RGB")) for name in names])
 
 
+def _save_sheet(rows: Sequence[tuple[np.ndarray, ...]], path: Path) -> None:
+    captions = [("clean", "overlaid", "restored")] + [("", "", "")] * (len(rows) - 1)
+    canvas_lib.save_whole(contact_sheet(rows, captions), str(path))
+
+
+def _before_training(validation: Validation, names: Sequence[str], out: Path) -> dict[str, float]:
+    """Restores the first picture with the generic model; returns its PSNR in dB over covered pixels."""
+    first, restored_dir = out / "overlaid" / names[0], out / "before_training"
+    with _server(GENERIC) as address:
+        run_module("One picture, no training", "serving.client", f"--server={address}", str(first), str(restored_dir))
+    (restored,) = _read_restored(restored_dir, names[:1])
+    rows = [(validation.clean[0], validation.corrupted[0], restored)]
+    _save_sheet(rows, out / "before_training.png")
+    covered = {
+        f"generic_covered_psnr_{when}": metrics.psnr(picture, validation.clean[0], validation.covered[0])
+        for when, picture in (("in", validation.corrupted[0]), ("out", restored))
+    }
+    print("covered pixels {:.2f} -> {:.2f} dB: {}".format(*covered.values(), out / "before_training.png"))
+    return covered
+
+
 def run_demo(coco: str, out_dir: str, minutes: float) -> dict[str, object]:
     """Runs every stage.
 
@@ -182,6 +206,11 @@ def run_demo(coco: str, out_dir: str, minutes: float) -> dict[str, object]:
         "source": f"watermark:canvas={out / 'canvas.png'},opacity=0.8..1",
     }
     config.update_from_flattened_dict({**overrides, "max_minutes": minutes})
+    validation = Validation(config)
+    names = _write_overlaid(validation, out / "overlaid")
+    generic = _before_training(validation, names, out)
+    lap("before_training")
+
     run_module(
         f"Training, {minutes:g} minutes",
         "training.train",
@@ -195,8 +224,6 @@ def run_demo(coco: str, out_dir: str, minutes: float) -> dict[str, object]:
     run_module("SavedModel", "serving.export", f"--workdir={train}", f"--export_dir={export}")
     lap("export")
 
-    validation = Validation(config)
-    names = _write_overlaid(validation, out / "overlaid")
     with _server(export) as address:
         run_module("Restoring", "serving.client", f"--server={address}", str(out / "overlaid"), str(out / "restored"))
     restored = _read_restored(out / "restored", names)
@@ -205,14 +232,14 @@ def run_demo(coco: str, out_dir: str, minutes: float) -> dict[str, object]:
     after = validation.judge(restored)
     rows = list(zip(validation.clean, validation.corrupted, restored))
     shown = rows[:: max(1, len(rows) // _ROWS)][:_ROWS]
-    captions = [("clean", "overlaid", "restored")] + [("", "", "")] * (len(shown) - 1)
-    canvas_lib.save_whole(contact_sheet(shown, captions), str(out / "before_after.png"))
+    _save_sheet(shown, out / "before_after.png")
     summary = {
         "covered_psnr_in": validation.before["covered_psnr"],
         "covered_psnr_out": after["covered_psnr"],
         "psnr_in": validation.before["psnr"],
         "psnr_out": after["psnr"],
         "uncovered_psnr_out": after["uncovered_psnr"],
+        **generic,
         "targets": _targets(config),
         "canvas": str(out / "canvas.png"),
         "export_dir": str(export),

@@ -1,4 +1,4 @@
-"""Writes a trained network as a SavedModel that needs nothing but TensorFlow.
+"""Writes a restorer, such as a trained network, as a SavedModel that needs nothing but TensorFlow.
 
 EXPORT_DIR/
   1/                                  the version; the next number by default, never replaced
@@ -16,7 +16,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 import tensorflow as tf
@@ -26,24 +26,24 @@ from serving import image_codec, tiling, versions, warmup
 DEFAULT_MODEL_NAME = "cleanplate"
 DEFAULT_MAX_PIXELS = 100_000_000
 
+# uint8 [N, H, W, 3] to {"restored": the like, …}, in graph ops.
+RestorePictures = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+
 
 class _Signatures(tf.Module):
     """The graph that is saved.
 
-    It holds the network's variables and not the network: Keras would add its own functions and metadata for
+    It holds the restorer's variables and not the restorer: Keras would add its own functions and metadata for
     every layer, which no server reads and which tie the file to a version of Keras.
     """
 
-    def __init__(self, network: Callable[[tf.Tensor], tf.Tensor], plan: tiling.Tiling, max_pixels: int) -> None:
+    def __init__(self, restore_pictures: RestorePictures, variables: Sequence[tf.Variable], max_pixels: int) -> None:
         super().__init__()
-        self._network_variables = list(getattr(network, "variables", ()))
-        # One function for whole pictures and tiles of both signatures: traced into each, it would be saved four times.
-        network = tf.function(network, input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)])
+        self._network_variables = list(variables)
 
         def restore_one(data: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
             colour, alpha = image_codec.decode(data, index, max_pixels)
-            restored = tiling.restore_any_size(network, colour[tf.newaxis], plan)[0]
-            return image_codec.encode_png(restored, alpha)
+            return image_codec.encode_png(restore_pictures(colour[tf.newaxis])["restored"][0], alpha)
 
         def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
             restored = tf.map_fn(
@@ -61,7 +61,7 @@ class _Signatures(tf.Module):
             )
             with tf.control_dependencies([has_pixels]):
                 images = tf.identity(images)
-            return {"restored": tiling.restore_any_size(network, images, plan)}
+            return restore_pictures(images)
 
         self.serving_default = tf.function(
             serving_default, input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")]
@@ -69,6 +69,57 @@ class _Signatures(tf.Module):
         self.restore = tf.function(
             restore, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")]
         )
+
+
+def write_restorer(
+    restore_pictures: RestorePictures,
+    *,
+    export_dir: str | os.PathLike,
+    info: Mapping[str, Any] | None = None,
+    version: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    model_name: str = DEFAULT_MODEL_NAME,
+    variables: Sequence[tf.Variable] = (),
+) -> pathlib.Path:
+    """Writes anything that restores pictures of any size as the next version under `export_dir`, in one step.
+
+    Args:
+      restore_pictures: graph ops from uint8 `[N, H, W, 3]`, any H, W >= 1, to a dictionary with `restored`, the like,
+        and further outputs for `restore`.
+      export_dir: the model's folder, which holds the version folders; made if it is missing.
+      info: anything JSON can say about it; written down.
+      version: the version's number; by default one more than the largest.
+      max_pixels: pictures above this size are refused by their header.
+      model_name: what the warm-up requests call the model.
+      variables: that `restore_pictures` reads.
+
+    Returns:
+      The version's folder.
+
+    Raises:
+      UserError: the version exists, or `export_dir` cannot be written.
+      ValueError: `info` is not JSON.
+    """
+    written = {
+        **(info or {}),
+        "model_name": model_name,
+        "tensorflow": tf.__version__,
+        "max_pixels": max_pixels,
+    }
+    try:
+        info_text = json.dumps(written, indent=2)
+    except TypeError as error:
+        raise ValueError(f"info must be JSON: {error}") from error
+    with versions.new_version(export_dir, version) as new:
+        module = _Signatures(restore_pictures, variables, max_pixels)
+        # What cannot be traced fails here rather than in serving_default's tf.map_fn, which would leave TensorFlow's
+        # variable scope in a state that no tf.distribute.Strategy can be entered from.
+        module.restore.get_concrete_function()
+        signatures = {"serving_default": module.serving_default, "restore": module.restore}
+        tf.saved_model.save(module, os.fspath(new.folder), signatures=signatures)
+        warmup.write_warmup_requests(new.folder, model_name)
+        (new.folder / "export_info.json").write_text(info_text + "\n", encoding="utf-8")
+    return new.path
 
 
 def write_saved_model(
@@ -107,24 +158,14 @@ def write_saved_model(
       ValueError: stride, halo or tile out of range, or `info` is not JSON.
     """
     plan = tiling.Tiling.of_network(stride, halo, tile, max_untiled_pixels)
-    written = {
-        **(info or {}),
-        "model_name": model_name,
-        "tensorflow": tf.__version__,
-        "max_pixels": max_pixels,
-        "tiling": dataclasses.asdict(plan),
-    }
-    try:
-        info_text = json.dumps(written, indent=2)
-    except TypeError as error:
-        raise ValueError(f"info must be JSON: {error}") from error
-    with versions.new_version(export_dir, version) as new:
-        module = _Signatures(network, plan, max_pixels)
-        # A network that cannot be traced fails here rather than in serving_default's tf.map_fn, which would leave
-        # TensorFlow's variable scope in a state that no tf.distribute.Strategy can be entered from.
-        module.restore.get_concrete_function()
-        signatures = {"serving_default": module.serving_default, "restore": module.restore}
-        tf.saved_model.save(module, os.fspath(new.folder), signatures=signatures)
-        warmup.write_warmup_requests(new.folder, model_name)
-        (new.folder / "export_info.json").write_text(info_text + "\n", encoding="utf-8")
-    return new.path
+    # One function for whole pictures and tiles of both signatures: traced into each, it would be saved four times.
+    forward = tf.function(network, input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)])
+    return write_restorer(
+        lambda images: {"restored": tiling.restore_any_size(forward, images, plan)},
+        export_dir=export_dir,
+        info={**(info or {}), "tiling": dataclasses.asdict(plan)},
+        version=version,
+        max_pixels=max_pixels,
+        model_name=model_name,
+        variables=getattr(network, "variables", ()),
+    )

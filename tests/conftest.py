@@ -49,3 +49,15 @@ def canvas_path(tmp_path_factory):
 def astronaut(photos):
     """A photograph, uint8 [512, 512, 3]."""
     return np.asarray(Image.open(photos / "images" / "astronaut.jpg"))
+
+
+@pytest.fixture(scope="session")
+def crops(photos):
+    """Centre crops of photographs, uint8 [N, 256, 256, 3]."""
+    found = []
+    for path in sorted((photos / "images").iterdir()):
+        picture = np.asarray(Image.open(path).convert("RGB"))
+        top, left = ((size - 256) // 2 for size in picture.shape[:2])
+        if min(top, left) >= 0:
+            found.append(picture[top : top + 256, left : left + 256])
+    return np.stack(found)

@@ -1,0 +1,34 @@
+"""The fitted opacity is the one a canvas was laid with, and inversion gives back the picture."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.marks import CANVASES, corner_for, lay, placed
+from training.keyed import blend, canvas_features, fit
+
+
+@pytest.mark.parametrize(("jpeg", "tolerance"), [(None, 0.005), (90, 0.02)])
+def test_the_opacity_is_found(mark, crops, jpeg, tolerance):
+    rng, errors = np.random.default_rng(2), []
+    for clean in crops:
+        corner, opacity = corner_for(mark, 256, rng), rng.uniform(0.25, 1.0)
+        laid, _ = lay(clean, mark, corner, opacity, jpeg)
+        found = fit.fit(
+            tf.constant(laid / np.float32(255)),
+            tf.constant(placed(canvas_features.premultiplied(mark), corner, 256, 256)),
+        )
+        errors.append(float(found.opacity) - opacity)
+    assert np.median(np.abs(errors)) < tolerance, np.round(errors, 3)
+    # A dark mark on a night sky leaves nothing to measure.
+    assert np.sort(np.abs(errors))[-2] < 3 * tolerance, np.round(errors, 3)
+
+
+def test_inversion_gives_back_the_picture(crops):
+    mark, clean = np.asarray(CANVASES["white and dark"]), crops[0].astype(np.float64)
+    layer = canvas_features.premultiplied(mark)[100:356, 50:306]
+    gain, opacity = np.array([0.9, 1.0, 1.05]), 0.7
+    blended = clean / 255 * (1 - opacity * layer[..., 3:]) + opacity * gain * layer[..., :3]
+    blended, layer, gain = (tf.constant(part, tf.float32) for part in (blended, layer, gain))
+    inverted = blend.invert(blended, layer, tf.constant(opacity), gain)
+    np.testing.assert_allclose(inverted.numpy() * 255, clean, atol=0.01)

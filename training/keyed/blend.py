@@ -1,0 +1,28 @@
+"""The blend of a canvas over a picture, and its inverse."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+# Below this share of the picture the mark is opaque: nothing of what it covers can be got back by inversion.
+OPAQUE = 0.02
+
+
+def transmission(alpha: tf.Tensor, opacity: tf.Tensor) -> tf.Tensor:
+    """Share of the picture that shows through, at least `OPAQUE`; alpha `[..., 1]`, opacity a scalar."""
+    return tf.maximum(1.0 - opacity * alpha, OPAQUE)
+
+
+def invert(picture: tf.Tensor, layer: tf.Tensor, opacity: tf.Tensor, gain: tf.Tensor) -> tf.Tensor:
+    """Solves `x = (1 - t a) y + t a g c` for y.
+
+    Args:
+      picture: float32 `[..., 3]` in 0..1, x.
+      layer: float32 `[..., 4]`, premultiplied colour and alpha where the canvas lies over the picture.
+      opacity: float32 scalar, t.
+      gain: float32 `[3]`, g.
+
+    Returns:
+      float32 `[..., 3]`, not clipped. The rounding of x to 8 bits is amplified by `1 / transmission`.
+    """
+    return (picture - opacity * gain * layer[..., :3]) / transmission(layer[..., 3:], opacity)

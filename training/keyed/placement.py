@@ -1,0 +1,100 @@
+"""A canvas in a picture's frame: moved, scaled and turned to where it was found."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Placement(NamedTuple):
+    """Where a canvas lies.
+
+    A canvas point c, pixels from its top left corner, appears in the picture at `corner + scale R(rotation) c`.
+
+    Attributes:
+      corner: float32 `[2]`, (y, x) of the canvas's top left corner, pixels.
+      scale: float32 scalar, a picture's pixels to a canvas's.
+      rotation: float32 scalar, radians, counter-clockwise as seen on a screen.
+    """
+
+    corner: tf.Tensor
+    scale: tf.Tensor
+    rotation: tf.Tensor
+
+    def seen_from(self, corner: tf.Tensor) -> Placement:
+        """The same in a window of the picture whose top left pixel is `corner`."""
+        return self._replace(corner=self.corner - tf.cast(corner, tf.float32))
+
+
+def at_corner(corner: tf.Tensor) -> Placement:
+    """The canvas as it is, at `corner`."""
+    return Placement(tf.cast(corner, tf.float32), tf.ones([]), tf.zeros([]))
+
+
+def _windowed(layer: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Whole pixels: rows and columns of the canvas, transparent outside of it."""
+    for axis in (0, 1):
+        index = tf.range(size[axis]) - corner[axis]
+        inside = tf.cast((index >= 0) & (index < layer.shape[axis]), tf.float32)
+        layer = tf.gather(layer, tf.clip_by_value(index, 0, layer.shape[axis] - 1), axis=axis)
+        layer *= tf.reshape(inside, [-1, 1, 1] if axis == 0 else [1, -1, 1])
+    return layer
+
+
+def _antialiased(layer: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """The canvas at `scale` of its size, its corner staying where it is."""
+    size = tf.cast(tf.math.ceil(scale * tf.constant(tuple(layer.shape[:2]), tf.float32)), tf.int32)
+    scaled = tf.raw_ops.ScaleAndTranslate(
+        images=layer[None],
+        size=size,
+        scale=tf.fill([2], scale),
+        translation=tf.zeros([2]),
+        kernel_type="keyscubic",
+        antialias=True,
+    )
+    return tf.clip_by_value(scaled[0], 0.0, 1.0)
+
+
+def _sampled(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tf.Tensor:
+    """Between pixels: the canvas is scaled first, then moved and turned by bilinear interpolation."""
+    layer = tf.cond(placement.scale == 1.0, lambda: layer, lambda: _antialiased(layer, placement.scale))
+    layer = tf.pad(layer, [[1, 1], [1, 1], [0, 0]])
+    y = tf.cast(tf.range(size[0]), tf.float32)[:, None] + 0.5 - placement.corner[0]
+    x = tf.cast(tf.range(size[1]), tf.float32)[None] + 0.5 - placement.corner[1]
+    sine, cosine = tf.sin(placement.rotation), tf.cos(placement.rotation)
+    # On a screen y points down; the border of one pixel and the half pixel to its middle make the other half.
+    at = tf.stack([cosine * y + sine * x, cosine * x - sine * y], axis=-1) + 0.5
+    last = tf.cast(tf.shape(layer)[:2] - 1, tf.float32)
+    at = tf.clip_by_value(at, 0.0, last)
+    first = tf.minimum(tf.floor(at), last - 1.0)
+    weight = (at - first)[..., None]
+    first = tf.cast(first, tf.int32)
+
+    def taps(dy: int, dx: int) -> tf.Tensor:
+        return tf.gather_nd(layer, first + tf.constant([dy, dx]))
+
+    upper = taps(0, 0) * (1.0 - weight[..., 1, :]) + taps(0, 1) * weight[..., 1, :]
+    lower = taps(1, 0) * (1.0 - weight[..., 1, :]) + taps(1, 1) * weight[..., 1, :]
+    return upper * (1.0 - weight[..., 0, :]) + lower * weight[..., 0, :]
+
+
+def over_picture(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tf.Tensor:
+    """Brings a canvas into a picture's frame.
+
+    Args:
+      layer: premultiplied canvas, float32 `[h, w, 4]`.
+      placement: where it lies.
+      size: int32 `[2]`, the picture's height and width.
+
+    Returns:
+      float32 `[H, W, 4]`; where the placement is of whole pixels, the canvas's own values.
+    """
+    whole = tf.round(placement.corner)
+    is_whole = (placement.scale == 1.0) & (placement.rotation == 0.0) & tf.reduce_all(tf.equal(whole, placement.corner))
+    placed = tf.cond(
+        is_whole,
+        lambda: _windowed(layer, tf.cast(whole, tf.int32), size),
+        lambda: _sampled(layer, placement, size),
+    )
+    return tf.reshape(placed, [size[0], size[1], 4])

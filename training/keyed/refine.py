@@ -1,0 +1,163 @@
+"""The last pixels of a placement: blocks of the canvas are matched near where they should be, and agree on a motion.
+
+Each block of a window is correlated with the picture's whitened gradients as in `locate`, a few pixels around its
+place. Where its best match lies is a displacement, and how good it is a weight; the placement moves by the similarity
+transform that fits them best in the robust least-squares sense. A block whose peak is some natural edge is an outlier.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from training.keyed.locate import DAMPING, expected_gradients, picture_fields
+from training.keyed.placement import Placement, over_picture
+
+_WINDOW = 384  # pixels a side that are looked at
+_BLOCK = 64
+_REACH = 6  # pixels a block may have moved
+_SURE = 3.0  # blocks of lower scores do not count
+_ROBUST = 0.5  # pixels off the common motion from which a block counts less
+_ROUNDS = 4
+_ALMOST = 0.2  # pixels from a whole one: marks are laid on whole pixels far more often than near them
+_UNIT = 128.0  # pixels: over so many a change of scale or angle is compared with a shift
+
+
+def window(
+    placement: Placement, canvas_size: tuple[int, int], picture_size: tf.Tensor, side: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where to look: about the middle of what the picture shows of the canvas.
+
+    Args:
+      placement: about where it lies.
+      canvas_size: height and width.
+      picture_size: int32 `[2]`, likewise.
+      side: of the window, at most.
+
+    Returns:
+      The window's corner and size, int32 `[2]` each.
+    """
+    limit = tf.cast(picture_size, tf.float32)
+    first = tf.clip_by_value(placement.corner, 0.0, limit)
+    last = tf.clip_by_value(placement.corner + placement.scale * tf.constant(canvas_size, tf.float32), 0.0, limit)
+    size = tf.minimum(picture_size, side)
+    start = tf.cast((first + last) / 2.0, tf.int32) - size // 2
+    return tf.clip_by_value(start, 0, picture_size - size), size
+
+
+def _blocks(x: tf.Tensor) -> tf.Tensor:
+    """float32 `[C, H, W]`, sides multiples of `_BLOCK`, to `[B, C, _BLOCK, _BLOCK]`."""
+    shape = tf.shape(x)
+    rows, columns = shape[1] // _BLOCK, shape[2] // _BLOCK
+    x = tf.reshape(x, [shape[0], rows, _BLOCK, columns, _BLOCK])
+    return tf.reshape(tf.transpose(x, [1, 3, 0, 2, 4]), [rows * columns, shape[0], _BLOCK, _BLOCK])
+
+
+def _peaks(expected: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where blocks match best: displacements `[B, 2]`, between pixels by parabolas, and the values there `[B]`."""
+    spectrum = tf.math.conj(tf.signal.rfft2d(expected)) * tf.signal.rfft2d(found)
+    correlation = tf.signal.irfft2d(tf.reduce_sum(spectrum, axis=1))
+    side = 2 * _REACH + 1
+    near = tf.roll(correlation, [_REACH + 1, _REACH + 1], [1, 2])[:, : side + 2, : side + 2]
+    index = tf.argmax(tf.reshape(near[:, 1:-1, 1:-1], [-1, side * side]), axis=1, output_type=tf.int32)
+    at = tf.stack([index // side, index % side], axis=1) + 1
+    value, above, below, left, right = (
+        tf.gather_nd(near, at + tf.constant(step), batch_dims=1) for step in ([0, 0], [-1, 0], [1, 0], [0, -1], [0, 1])
+    )
+    between = [
+        tf.clip_by_value(0.5 * (before - after) / tf.minimum(before + after - 2.0 * value, -1e-6), -0.5, 0.5)
+        for before, after in ((above, below), (left, right))
+    ]
+    return tf.cast(at - 1 - _REACH, tf.float32) + tf.stack(between, axis=1), value
+
+
+def _motion(middles: tf.Tensor, moved: tf.Tensor, weight: tf.Tensor, rigid: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """Fits `moved = shift + [[s, r], [-r, s]] middles`; returns the shift `[2]` and (s, r)."""
+    zero, one = tf.zeros_like(weight), tf.ones_like(weight)
+    y, x = middles[:, 0], middles[:, 1]
+    rows = tf.concat([tf.stack([one, zero, y, x], 1), tf.stack([zero, one, x, -y], 1)], axis=0)
+    # Where no block is sure of anything, nothing moves.
+    prior = tf.constant([1e-3, 1e-3, 1e6, 1e6] if rigid else [1e-3] * 4)
+    target = tf.concat([moved[:, 0], moved[:, 1]], axis=0)
+
+    solution = tf.zeros([4])
+    for _ in range(_ROUNDS):
+        left = tf.reduce_sum(tf.square(tf.reshape(target - tf.linalg.matvec(rows, solution), [2, -1])), axis=0)
+        trusted = weight / (1.0 + left / _ROBUST**2)
+        both = tf.concat([trusted, trusted], axis=0)[:, None]
+        normal = tf.matmul(rows, both * rows, transpose_a=True) + tf.linalg.diag(prior)
+        solution = tf.linalg.solve(normal, tf.matmul(rows, both * target[:, None], transpose_a=True))[:, 0]
+    return solution[:2], solution[2:]
+
+
+class _Window:
+    """A part of a picture in which placements are compared."""
+
+    def __init__(self, picture: tf.Tensor, layer: tf.Tensor, start: Placement):
+        self._layer = layer
+        corner, self._size = window(start, tuple(layer.shape[:2]), tf.shape(picture)[:2], _WINDOW)
+        seen = tf.slice(picture, tf.concat([corner, [0]], 0), tf.concat([self._size, [3]], 0))
+        self._corner = tf.cast(corner, tf.float32)
+        self._fields = picture_fields(seen)
+        self._padding = [[0, 0], [0, -self._size[0] % _BLOCK], [0, -self._size[1] % _BLOCK]]
+        of_colors = tf.transpose(self._fields.gradients[1:], [1, 0, 2, 3])
+        self._whitened = _blocks(tf.pad(tf.concat([of_colors[0], of_colors[1]], axis=0), self._padding))
+
+        rows, columns = tf.unstack(-(-self._size // _BLOCK))
+        index = tf.range(rows * columns)
+        block = tf.cast(tf.stack([index // columns, index % columns], axis=1), tf.float32)
+        self.middles = self._corner + (block + 0.5) * _BLOCK  # float32 [B, 2], in the picture
+
+    def _expected(self, placement: Placement) -> tuple[tf.Tensor, tf.Tensor]:
+        """What the blocks of a placed canvas add to gradients, `[B, 6, _BLOCK, _BLOCK]`, and its energies `[B]`."""
+        placed = over_picture(self._layer, placement.seen_from(self._corner), self._size)
+        expected = expected_gradients(self._fields, placed)
+        energy = tf.reduce_sum(tf.square(expected), axis=0, keepdims=True) * self._fields.inverse_power
+        expected, energy = (_blocks(tf.pad(x, self._padding)) for x in (expected, energy))
+        return expected, tf.reduce_sum(energy, axis=[1, 2, 3])
+
+    def moved(self, placement: Placement, rigid: bool) -> Placement:
+        """The placement that the blocks agree on."""
+        expected, energies = self._expected(placement)
+        displaced, matched = _peaks(expected, self._whitened)
+        scores = matched / tf.sqrt(energies + DAMPING * tf.reduce_max(energies) + 1e-12)
+        weight = tf.square(tf.maximum(0.0, scores - _SURE))
+        weight /= tf.reduce_sum(weight) + 1e-6
+        middle = tf.reduce_sum(self.middles * weight[:, None], axis=0)
+        shift, linear = _motion((self.middles - middle) / _UNIT, displaced, weight, rigid)
+        if rigid:
+            return placement._replace(corner=placement.corner + shift)
+        stretch, turn = linear[0] / _UNIT, linear[1] / _UNIT
+        away = placement.corner - middle
+        corner = placement.corner + shift + stretch * away + turn * tf.stack([away[1], -away[0]])
+        grown = tf.sqrt(tf.square(1.0 + stretch) + tf.square(turn))
+        return Placement(corner, placement.scale * grown, placement.rotation - tf.atan2(turn, 1.0 + stretch))
+
+    def score(self, placement: Placement) -> tf.Tensor:
+        """How well a placement explains the window; compares with `locate.score_map`."""
+        expected, energies = self._expected(placement)
+        return tf.reduce_sum(expected * self._whitened) / tf.sqrt(tf.reduce_sum(energies) + 1e-12)
+
+
+def refine(
+    picture: tf.Tensor, layer: tf.Tensor, start: Placement, rigid: bool, steps: int = 2
+) -> tuple[Placement, tf.Tensor]:
+    """Refines a placement.
+
+    Args:
+      picture: float32 `[H, W, 3]` in 0..1.
+      layer: premultiplied canvas, float32 `[h, w, 4]`.
+      start: right within a few pixels.
+      rigid: whether scale and rotation are known, and only the corner is refined.
+      steps: how often.
+
+    Returns:
+      The placement, of whole pixels where it is almost so, and its score, a float32 scalar.
+    """
+    part, placement = _Window(picture, layer, start), start
+    for _ in range(steps):
+        placement = part.moved(placement, rigid)
+    whole = tf.round(placement.corner)
+    is_almost_whole = tf.reduce_all(tf.abs(placement.corner - whole) < _ALMOST)
+    if rigid:
+        placement = placement._replace(corner=tf.where(is_almost_whole, whole, placement.corner))
+    return placement, part.score(placement)
