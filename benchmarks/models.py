@@ -11,7 +11,7 @@ Out: a table with a row for each of training/models, and a line for each figure.
     images/s              of a training step (two overlays, forward, backward, update) of 8 crops of 128 x 128, in
                           float32, and with oneDNN's bfloat16 convolutions where the CPU has them
     covered dB            PSNR of the covered pixels of held-out crops after --minutes of the default recipe, faster of
-                          the two precisions; compilation counts, validation does not
+                          the two precisions; compilation counts, the validation at the end does not
 
     models_unet_speed     images/s against those of srresnet, in the faster precision; models_nafnet_speed likewise
     models_unet_quality   covered dB above those of srresnet; models_nafnet_quality likewise

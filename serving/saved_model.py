@@ -111,7 +111,9 @@ def write_restorer(
     except TypeError as error:
         raise ValueError(f"info must be JSON: {error}") from error
     with versions.new_version(export_dir, version) as new:
-        module = _Signatures(restore_pictures, variables, max_pixels)
+        # One function for both signatures: traced into each, its graph and constants would be saved twice.
+        signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)]
+        module = _Signatures(tf.function(restore_pictures, input_signature=signature), variables, max_pixels)
         # What cannot be traced fails here rather than in serving_default's tf.map_fn, which would leave TensorFlow's
         # variable scope in a state that no tf.distribute.Strategy can be entered from.
         module.restore.get_concrete_function()
@@ -158,7 +160,7 @@ def write_saved_model(
       ValueError: stride, halo or tile out of range, or `info` is not JSON.
     """
     plan = tiling.Tiling.of_network(stride, halo, tile, max_untiled_pixels)
-    # One function for whole pictures and tiles of both signatures: traced into each, it would be saved four times.
+    # One function for whole pictures and for tiles, for the same reason as there.
     forward = tf.function(network, input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)])
     return write_restorer(
         lambda images: {"restored": tiling.restore_any_size(forward, images, plan)},

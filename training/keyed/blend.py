@@ -13,16 +13,15 @@ def transmission(alpha: tf.Tensor, opacity: tf.Tensor) -> tf.Tensor:
     return tf.maximum(1.0 - opacity * alpha, OPAQUE)
 
 
-def invert(picture: tf.Tensor, layer: tf.Tensor, opacity: tf.Tensor, gain: tf.Tensor) -> tf.Tensor:
-    """Solves `x = (1 - t a) y + t a g c` for y.
+def invert(picture: tf.Tensor, layer: tf.Tensor, opacity: tf.Tensor) -> tf.Tensor:
+    """Solves `x = (1 - t a) y + t a c` for y.
 
     Args:
       picture: float32 `[..., 3]` in 0..1, x.
       layer: float32 `[..., 4]`, premultiplied colour and alpha where the canvas lies over the picture.
       opacity: float32 scalar, t.
-      gain: float32 `[3]`, g.
 
     Returns:
       float32 `[..., 3]`, not clipped. The rounding of x to 8 bits is amplified by `1 / transmission`.
     """
-    return (picture - opacity * gain * layer[..., :3]) / transmission(layer[..., 3:], opacity)
+    return (picture - opacity * layer[..., :3]) / transmission(layer[..., 3:], opacity)

@@ -1,7 +1,7 @@
 """How opaque a located canvas is: what leaves no trace of the mark in the inverted picture.
 
 At the true opacity t the gradients of the inverted picture y(t) have nothing to do with the mark's. Elsewhere they
-contain `(t_true - t) Z`, with `Z = L grad(a / k) - grad(g a c / k)`, k the transmission and L the low-pass of y: the
+contain `(t_true - t) Z`, with `Z = L grad(a / k) - grad(a c / k)`, k the transmission and L the low-pass of y: the
 derivative of y by t, without the part that the picture's own gradients have in it. So t is the root of
 
     sum w Z . grad(y(t)) = 0
@@ -16,8 +16,6 @@ little they do not, but are less precise. Both are computed, and the blurred one
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import tensorflow as tf
 
 from training.keyed.blend import invert, transmission
@@ -29,18 +27,6 @@ _LOW_PASS = 6.0
 _BLUR = 1.0
 _STEPS = 8
 _CONTRADICTION = 0.008
-
-
-class Fit(NamedTuple):
-    """How a canvas was laid.
-
-    Attributes:
-      opacity: float32 scalar.
-      gain: float32 `[3]`, of the canvas's colour.
-    """
-
-    opacity: tf.Tensor
-    gain: tf.Tensor
 
 
 def _blurred(x: tf.Tensor, stddev: float) -> tf.Tensor:
@@ -55,7 +41,7 @@ def _root(picture: tf.Tensor, layer: tf.Tensor, start: tf.Tensor, stddev: float)
 
     def step(opacity: tf.Tensor) -> tuple[tf.Tensor]:
         shows = transmission(alpha, opacity)
-        inverted = invert(picture, layer, opacity, tf.ones([3]))
+        inverted = invert(picture, layer, opacity)
         trust = tf.square(shows)
         low_pass = blur(tf.clip_by_value(inverted, 0.0, 1.0) * trust, _LOW_PASS) / blur(trust, _LOW_PASS)
         # Times the transmission, so that rounding counts the same everywhere.
@@ -70,16 +56,18 @@ def _root(picture: tf.Tensor, layer: tf.Tensor, start: tf.Tensor, stddev: float)
     return opacity
 
 
-def fit(picture: tf.Tensor, layer: tf.Tensor, start: float = 0.9) -> Fit:
+def fit(picture: tf.Tensor, layer: tf.Tensor, start: float = 0.9) -> tf.Tensor:
     """Fits the opacity of a located canvas.
 
     Args:
       picture: float32 `[H, W, 3]` in 0..1.
       layer: float32 `[H, W, 4]`, premultiplied colour and alpha where the canvas lies over it.
       start: where the search begins.
+
+    Returns:
+      float32 scalar, 0.15 to 1.
     """
     picture, layer = picture[None], layer[None]
     coarse = _root(picture, layer, tf.constant(start), _BLUR)
     fine = _root(picture, layer, coarse, 0.0)
-    opacity = tf.where(tf.abs(fine - coarse) > _CONTRADICTION, coarse, fine)
-    return Fit(tf.minimum(opacity, 1.0), tf.ones([3]))
+    return tf.minimum(1.0, tf.where(tf.abs(fine - coarse) > _CONTRADICTION, coarse, fine))

@@ -42,6 +42,22 @@ def _windowed(layer: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor
     return layer
 
 
+def bilinear(image: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
+    """Samples float32 `[h, w, C]` at `[H, W, 2]`, (y, x) of pixels' middles; beyond the border it is repeated."""
+    last = tf.cast(tf.shape(image)[:2] - 1, tf.float32)
+    at = tf.clip_by_value(at, 0.0, last)
+    first = tf.minimum(tf.floor(at), last - 1.0)
+    weight_y, weight_x = tf.split(at - first, 2, axis=-1)
+    first = tf.cast(first, tf.int32)
+
+    def tap(dy: int, dx: int) -> tf.Tensor:
+        return tf.gather_nd(image, first + tf.constant([dy, dx]))
+
+    upper = tap(0, 0) * (1.0 - weight_x) + tap(0, 1) * weight_x
+    lower = tap(1, 0) * (1.0 - weight_x) + tap(1, 1) * weight_x
+    return upper * (1.0 - weight_y) + lower * weight_y
+
+
 def _antialiased(layer: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     """The canvas at `scale` of its size, its corner staying where it is."""
     size = tf.cast(tf.math.ceil(scale * tf.constant(tuple(layer.shape[:2]), tf.float32)), tf.int32)
@@ -65,18 +81,7 @@ def _sampled(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tf.Tens
     sine, cosine = tf.sin(placement.rotation), tf.cos(placement.rotation)
     # On a screen y points down; the border of one pixel and the half pixel to its middle make the other half.
     at = tf.stack([cosine * y + sine * x, cosine * x - sine * y], axis=-1) + 0.5
-    last = tf.cast(tf.shape(layer)[:2] - 1, tf.float32)
-    at = tf.clip_by_value(at, 0.0, last)
-    first = tf.minimum(tf.floor(at), last - 1.0)
-    weight = (at - first)[..., None]
-    first = tf.cast(first, tf.int32)
-
-    def taps(dy: int, dx: int) -> tf.Tensor:
-        return tf.gather_nd(layer, first + tf.constant([dy, dx]))
-
-    upper = taps(0, 0) * (1.0 - weight[..., 1, :]) + taps(0, 1) * weight[..., 1, :]
-    lower = taps(1, 0) * (1.0 - weight[..., 1, :]) + taps(1, 1) * weight[..., 1, :]
-    return upper * (1.0 - weight[..., 0, :]) + lower * weight[..., 0, :]
+    return bilinear(layer, at)
 
 
 def over_picture(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tf.Tensor:

@@ -71,20 +71,21 @@ def _peaks(expected: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 
 
 def _motion(middles: tf.Tensor, moved: tf.Tensor, weight: tf.Tensor, rigid: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """Fits `moved = shift + [[s, r], [-r, s]] middles`; returns the shift `[2]` and (s, r)."""
+    """Fits `moved = shift + [[s, r], [-r, s]] middles`, s and r only where not rigid; returns the shift, and (s, r)."""
     zero, one = tf.zeros_like(weight), tf.ones_like(weight)
     y, x = middles[:, 0], middles[:, 1]
     rows = tf.concat([tf.stack([one, zero, y, x], 1), tf.stack([zero, one, x, -y], 1)], axis=0)
-    # Where no block is sure of anything, nothing moves.
-    prior = tf.constant([1e-3, 1e-3, 1e6, 1e6] if rigid else [1e-3] * 4)
+    rows = rows[:, :2] if rigid else rows
     target = tf.concat([moved[:, 0], moved[:, 1]], axis=0)
 
-    solution = tf.zeros([4])
+    # Where no block is sure of anything, nothing moves.
+    prior = 1e-3 * tf.eye(rows.shape[1])
+    solution = tf.zeros([rows.shape[1]])
     for _ in range(_ROUNDS):
         left = tf.reduce_sum(tf.square(tf.reshape(target - tf.linalg.matvec(rows, solution), [2, -1])), axis=0)
         trusted = weight / (1.0 + left / _ROBUST**2)
         both = tf.concat([trusted, trusted], axis=0)[:, None]
-        normal = tf.matmul(rows, both * rows, transpose_a=True) + tf.linalg.diag(prior)
+        normal = tf.matmul(rows, both * rows, transpose_a=True) + prior
         solution = tf.linalg.solve(normal, tf.matmul(rows, both * target[:, None], transpose_a=True))[:, 0]
     return solution[:2], solution[2:]
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from training.keyed import canvas_features, locate
 from training.keyed.blend import invert
-from training.keyed.fit import Fit, fit
+from training.keyed.fit import fit
 from training.keyed.placement import Placement, at_corner, over_picture
 from training.keyed.refine import refine, window
 
@@ -55,13 +55,13 @@ class KeyedRestorer:
         branches = [lambda level=level, of=of: at(level, of) for level, of in zip(_LEVELS, self._features)]
         return at_corner(tf.switch_case(tf.reduce_sum(tf.cast(is_too_large, tf.int32)), branches))
 
-    def _fit(self, picture: tf.Tensor, placement: Placement) -> Fit:
-        """Fits a window: it has enough edges, and a large picture's whole would take too much memory."""
+    def _fit(self, picture: tf.Tensor, placement: Placement) -> tf.Tensor:
+        """Opacity in a window: it has enough edges, and a large picture's whole would take too much memory."""
         corner, size = window(placement, tuple(self._layer.shape[:2]), tf.shape(picture)[:2], _FIT_WINDOW)
         seen = tf.slice(picture, tf.concat([corner, [0]], 0), tf.concat([size, [3]], 0))
         return fit(seen, over_picture(self._layer, placement.seen_from(corner), size))
 
-    def _inverted(self, pixels: tf.Tensor, placement: Placement, found: Fit) -> tf.Tensor:
+    def _inverted(self, pixels: tf.Tensor, placement: Placement, opacity: tf.Tensor) -> tf.Tensor:
         """Inverts the blend in strips, so that memory does not grow with the picture."""
         height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
 
@@ -69,9 +69,9 @@ class KeyedRestorer:
             top = index * _STRIP
             part = pixels[top : top + _STRIP]
             layer = over_picture(self._layer, placement.seen_from(tf.stack([top, 0])), tf.shape(part)[:2])
-            inverted = invert(tf.cast(part, tf.float32) / 255.0, layer, found.opacity, found.gain)
+            inverted = invert(tf.cast(part, tf.float32) / 255.0, layer, opacity)
             restored = tf.cast(tf.round(tf.clip_by_value(inverted, 0.0, 1.0) * 255.0), tf.uint8)
-            return tf.where(found.opacity * layer[..., 3:] > _COVERED, restored, part)
+            return tf.where(opacity * layer[..., 3:] > _COVERED, restored, part)
 
         count = -(-height // _STRIP)
         strips = tf.TensorArray(tf.uint8, size=count, infer_shape=False, element_shape=[None, None, 3])
@@ -89,8 +89,8 @@ class KeyedRestorer:
         transform = tf.stack([*tf.unstack(placement.corner), placement.scale, placement.rotation])
 
         def restored() -> tuple[tf.Tensor, tf.Tensor]:
-            found = self._fit(picture, placement)
-            return self._inverted(pixels, placement, found), found.opacity
+            opacity = self._fit(picture, placement)
+            return self._inverted(pixels, placement, opacity), opacity
 
         inverted, opacity = tf.cond(score >= FOUND, restored, lambda: (pixels, tf.zeros([])))
         return inverted, score, transform, opacity

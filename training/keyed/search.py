@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from training.keyed import locate
 from training.keyed.canvas_features import CanvasFeatures
-from training.keyed.placement import Placement
+from training.keyed.placement import Placement, bilinear
 
 LEVEL = 4  # the search's resolution by that of the canvas
 _WINDOW = 320.0  # canvas pixels a side
@@ -45,18 +45,7 @@ def _turned(small: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
     y = tf.cast(tf.range(size[0]), tf.float32)[:, None] + 0.5
     x = tf.cast(tf.range(size[1]), tf.float32)[None] + 0.5
     sine, cosine = tf.sin(angle), tf.cos(angle)
-    at = tf.stack([cosine * y - sine * x, sine * y + cosine * x], axis=-1) - 0.5
-    limit = tf.cast(size - 1, tf.float32)
-    at = tf.clip_by_value(at, 0.0, limit)
-    first = tf.minimum(tf.floor(at), tf.maximum(limit - 1.0, 0.0))
-    weight, first = (at - first)[..., None], tf.cast(first, tf.int32)
-
-    def tap(dy: int, dx: int) -> tf.Tensor:
-        return tf.gather_nd(small, tf.minimum(first + tf.constant([dy, dx]), size - 1))
-
-    upper = tap(0, 0) + (tap(0, 1) - tap(0, 0)) * weight[..., 1, :]
-    lower = tap(1, 0) + (tap(1, 1) - tap(1, 0)) * weight[..., 1, :]
-    return upper + (lower - upper) * weight[..., 0, :]
+    return bilinear(small, tf.stack([cosine * y - sine * x, sine * y + cosine * x], axis=-1) - 0.5)
 
 
 def search(

@@ -32,6 +32,6 @@ def test_an_unknown_scale_and_angle_are_found(crops, name, corner, scale, degree
         laid = np.round((clean / 255 * (1 - 0.9 * over[..., 3:]) + 0.9 * over[..., :3]) * 255) / 255
         where, score = found(tf.constant(laid, tf.float32))
         again = placement.over_picture(tf.constant(layer), where, tf.constant([256, 256])).numpy()
-        right += np.abs(again - over)[..., 3].sum() < 0.15 * over[..., 3].sum() and score > 20
+        right += bool(np.abs(again - over)[..., 3].sum() < 0.15 * over[..., 3].sum() and float(score) > 20)
         assert float(where.scale) == pytest.approx(scale, rel=0.005)
     assert right == 5
