@@ -43,7 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.mask_target = True
 
     config.model = ml_collections.ConfigDict()
-    # "unet", "srresnet" or "nafnet", see training/models.
+    # "unet", "srresnet" or "nafnet", see training/models; "repair" has a recipe of its own, configs/repair.py.
     config.model.name = "unet"
     # Features at each resolution, and blocks there. Empty: the model's own, so that its name alone selects it.
     # unet: (48, 72, 96, 144) and (1, 2, 2, 2), residual blocks, from half the picture's resolution downwards.
@@ -51,8 +51,19 @@ def get_config() -> ml_collections.ConfigDict:
     # nafnet: (32, 64, 128) and (1, 2, 4), blocks, from half the picture's resolution downwards.
     config.model.features = ()
     config.model.blocks = ()
+    # repair: (32, 48, 72, 96) and (1, 1, 2, 2), residual blocks, from half the picture's resolution downwards.
     # nafnet alone: side of the window that its attention averages over, in samples of each resolution; odd.
     config.model.window = 7
+
+    # repair alone: what it learns to repair, see training/keyed/lesson.py.
+    config.keyed = ml_collections.ConfigDict()
+    # What happens to a picture after it was overlaid: a corruption spec.
+    config.keyed.after = ""
+    # Share of the crops whose mark was located or fitted not quite rightly; by how many pixels and what share of its
+    # opacity at most.
+    config.keyed.misfit = 0.5
+    config.keyed.shift = 0.3
+    config.keyed.opacity_error = 0.015
 
     # Weights to start from: an export or a workdir of the same network. Empty: fresh ones.
     config.init = ""

@@ -18,7 +18,8 @@ class Exportable:
     """A trained network, what tiling must know of it, and what a report should say of it.
 
     Attributes:
-      network: float32 `[N, H, W, 3]` in 0..1 to the same form, H and W multiples of `stride`.
+      network: float32 `[N, H, W, C]` in 0..1 to `[N, H, W, 3]`, H and W multiples of `stride`; C is 3 but for a repair
+        network.
       stride: the network sees pictures in steps of so many pixels.
       halo: pixels on each side that an output pixel depends on.
       info: JSON-ready: `config`, `step`, `validation_psnr` in dB, `receptive_field` in pixels a side.
@@ -30,13 +31,22 @@ class Exportable:
     info: dict[str, Any]
 
 
-def load(workdir: str) -> Exportable:
+def load(workdir: str, is_repair: bool = False) -> Exportable:
     """Loads what a run has learned.
 
+    Args:
+      workdir: the run's folder.
+      is_repair: whether it is to be the repair network of keyed restoration, or else a blind one.
+
     Raises:
-      UserError: the folder holds no run, or one without a validated checkpoint.
+      UserError: the folder holds no run, one of the other kind, or one without a validated checkpoint.
     """
     config = read_config(workdir)
+    if is_repair != (config.model.name == "repair"):
+        remedy = (
+            "train a repair network with --config=configs/repair.py" if is_repair else "serving.key --repair uses it"
+        )
+        raise UserError(f"workdir {workdir}: config.model.name is {config.model.name!r}; {remedy}")
     restorer = models.build(config)
     best = BestWeights(workdir, restorer.network)
     if not best.restore():

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from configs.command_line import UserError
 from training import exportable
+from training.workdir import read_config
 
 
 def _of_version(folder: Path) -> list[tf.Tensor]:
@@ -34,7 +35,7 @@ def load(network: tf.keras.Model, path: str) -> None:
     folder = Path(path)
     versions = [file.parent for file in folder.glob("*/saved_model.pb") if file.parent.name.isdecimal()]
     if (folder / "config.json").exists():
-        weights = exportable.load(path).network.get_weights()
+        weights = exportable.load(path, read_config(path).model.name == "repair").network.get_weights()
     elif (folder / "saved_model.pb").exists():
         weights = _of_version(folder)
     elif versions:

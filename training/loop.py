@@ -119,7 +119,7 @@ def train_and_evaluate(
                 finite.check(checkpoints.newest)
                 if team.is_chief:
                     with average.swapped():
-                        restored = restore(validation.corrupted)
+                        restored = restore(validation.source)
                         figures = validation.judge(restored)
                         best.offer(figures["psnr"], step)
                     reporter.validation(step, figures, validation.before)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from configs.command_line import UserError
 from training import corruption
+from training.keyed.lesson import keyed_source
 
 _SOURCE, _TARGET = 0, 1  # streams of seeds
 
@@ -17,8 +18,8 @@ class Pairs(NamedTuple):
     """A batch to learn from.
 
     Attributes:
-      source: float32 `[N, H, W, 3]` in 0..1, what the network sees.
-      target: likewise, what its answer is compared with.
+      source: float32 `[N, H, W, C]` in 0..1, what the network sees; first the three channels that it is to restore.
+      target: float32 `[N, H, W, 3]` in 0..1, what its answer is compared with.
       weight: float32 `[N, H, W, 1]`, how much a pixel counts in that comparison.
       covered: float32 `[N, H, W, 1]`, 1 where an overlay fell on the source, else 0.
       covered_weight: likewise, how much a pixel counts in the lesson where overlays are.
@@ -33,11 +34,28 @@ class Pairs(NamedTuple):
     target_coverage: tf.Tensor
 
 
+def make_source(config: ml_collections.ConfigDict, spec: str) -> corruption.Corruption:
+    """Makes the function from clean crops to what the network sees.
+
+    Args:
+      config: a recipe; `model.name` and `keyed` are read.
+      spec: of the overlays.
+
+    Returns:
+      A `Corruption`; a repair network sees further channels, see `training.keyed.lesson`.
+
+    Raises:
+      UserError: a spec, or a file it names, that cannot be used.
+    """
+    return keyed_source(spec, config.keyed) if config.model.name == "repair" else corruption.build(spec)
+
+
 def make_pairs(config: ml_collections.ConfigDict) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Pairs]:
     """Makes the function from clean crops to pairs.
 
     Args:
-      config: a recipe; `source`, `target`, `mask_target`, `covered_weight` and `weight_by_alpha` are read.
+      config: a recipe; `source`, `target`, `mask_target`, `covered_weight`, `weight_by_alpha` and what `make_source`
+        reads are read.
 
     Returns:
       `pairs(images, source_seeds, target_seeds) -> Pairs`: `images` uint8 `[N, H, W, 3]`, seeds int32 `[N, 2]`.
@@ -47,7 +65,7 @@ def make_pairs(config: ml_collections.ConfigDict) -> Callable[[tf.Tensor, tf.Ten
     """
     if not config.source:
         raise UserError("config.source is empty; give --config.source='watermark:canvas=mark.png'")
-    corrupt_source = corruption.build(config.source)
+    corrupt_source = make_source(config, config.source)
     corrupt_target = corruption.build(config.source if config.target == "same" else config.target)
 
     def pairs(images: tf.Tensor, source_seeds: tf.Tensor, target_seeds: tf.Tensor) -> Pairs:
@@ -60,7 +78,7 @@ def make_pairs(config: ml_collections.ConfigDict) -> Callable[[tf.Tensor, tf.Ten
             weight *= tf.cast(target_alpha == 0.0, tf.float32)
         # Noise and JPEG change a picture without covering it: such a picture says nothing about where overlays are.
         is_overlaid = tf.reduce_max(covered, axis=[1, 2, 3], keepdims=True)
-        is_changed = tf.reduce_max(tf.abs(source - clean), axis=[1, 2, 3], keepdims=True) > 0.5 / 255.0
+        is_changed = tf.reduce_max(tf.abs(source[..., :3] - clean), axis=[1, 2, 3], keepdims=True) > 0.5 / 255.0
         teaches = tf.where(is_changed, is_overlaid, 1.0)
         target_coverage = tf.reduce_mean(tf.cast(target_alpha > corruption.COVERED, tf.float32), axis=[1, 2, 3])
         return Pairs(source, target, weight, covered, teaches * tf.ones_like(covered), target_coverage)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from training import corruption, metrics
 from training.input_pipeline import validation_crops
+from training.pairs import make_source
 
 _STREAM = 2  # of seeds, apart from the training step's
 _BATCH = 4
@@ -23,7 +24,8 @@ class Validation:
 
         Attributes:
           clean: uint8 `[N, H, W, 3]`.
-          corrupted: likewise.
+          source: float32 `[N, H, W, C]` in 0..1, what the network sees.
+          corrupted: uint8 `[N, H, W, 3]`, the picture in it that is to be restored.
           before: the figures of `corrupted`, see `judge`.
 
         Raises:
@@ -32,8 +34,9 @@ class Validation:
         spec = config.source if config.val == "same" else config.val
         self.clean = validation_crops(config)
         seeds = corruption.picture_seeds(config.seed, tf.constant(0), _STREAM, len(self.clean))
-        corrupted, alpha = corruption.build(spec)(tf.cast(self.clean, tf.float32) / 255.0, seeds)
-        self.corrupted = tf.cast(tf.round(corrupted * 255.0), tf.uint8).numpy()
+        source, alpha = make_source(config, spec)(tf.cast(self.clean, tf.float32) / 255.0, seeds)
+        self.source = source.numpy()
+        self.corrupted = tf.cast(tf.round(source[..., :3] * 255.0), tf.uint8).numpy()
         self.covered = alpha.numpy()[..., 0] > corruption.COVERED
         self.before = metrics.summarize(self.corrupted, self.clean, self.covered)
 
@@ -46,19 +49,19 @@ def make_restore(network: tf.keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """Makes the function that restores pictures with the network's present weights.
 
     Args:
-      network: float32 `[N, H, W, 3]` in 0..1 to the same form.
+      network: float32 `[N, H, W, C]` in 0..1 to float32 `[N, H, W, 3]`.
 
     Returns:
-      `restore(pictures) -> restored`, both uint8 `[N, H, W, 3]`, computed a few at a time.
+      `restore(source) -> restored`, float32 `[N, H, W, C]` in 0..1 to uint8 `[N, H, W, 3]`, computed a few at a time.
     """
 
     @tf.function
-    def forward(images: tf.Tensor) -> tf.Tensor:
-        restored = network(tf.cast(images, tf.float32) / 255.0, training=False)
+    def forward(source: tf.Tensor) -> tf.Tensor:
+        restored = network(source, training=False)
         return tf.cast(tf.round(tf.clip_by_value(restored, 0.0, 1.0) * 255.0), tf.uint8)
 
-    def restore(pictures: np.ndarray) -> np.ndarray:
-        batches = range(0, len(pictures), _BATCH)
-        return np.concatenate([forward(pictures[k : k + _BATCH]).numpy() for k in batches])
+    def restore(source: np.ndarray) -> np.ndarray:
+        batches = range(0, len(source), _BATCH)
+        return np.concatenate([forward(source[k : k + _BATCH]).numpy() for k in batches])
 
     return restore

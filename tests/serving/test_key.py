@@ -17,7 +17,7 @@ def keyed(request, tmp_path_factory):
     """The canvas, and the loaded export."""
     folder = tmp_path_factory.mktemp("keyed")
     CANVASES[request.param].save(folder / "mark.png")
-    version = key(str(folder / "mark.png"), str(folder / "export"))
+    version = key(str(folder / "mark.png"), str(folder / "export"), repair="")
     assert version == folder / "export" / "1"
     return np.asarray(CANVASES[request.param]), tf.saved_model.load(str(version))
 
@@ -65,5 +65,5 @@ def test_any_size_is_answered(keyed, size):
 def test_what_is_no_canvas_is_named(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
     with pytest.raises(UserError, match="photo.png: has no alpha channel"):
-        key(str(tmp_path / "photo.png"), str(tmp_path / "export"))
+        key(str(tmp_path / "photo.png"), str(tmp_path / "export"), repair="")
     assert not (tmp_path / "export").exists()

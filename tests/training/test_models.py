@@ -8,20 +8,24 @@ import tensorflow as tf
 
 from configs import default
 from configs import nafnet as nafnet_config
+from configs import repair as repair_config
 from configs import srresnet as srresnet_config
 from configs.command_line import UserError
 from serving.tiling import Tiling, restore_any_size
 from training import models
-from training.models import nafnet, srresnet, unet
+from training.models import nafnet, repair, srresnet, unet
 
 # Small, and with more than one block in a row and more than one resolution where a model has them.
 _SMALL = {
     "unet": {"features": (4, 6, 8), "blocks": (1, 1, 2)},
     "srresnet": {"features": (4,), "blocks": (2,)},
     "nafnet": {"features": (4, 6, 8), "blocks": (1, 1, 2), "window": 5},
+    "repair": {"features": (4, 6, 8), "blocks": (1, 1, 2)},
 }
 
 each_model = pytest.mark.parametrize("name", models.NAMES)
+# What reads a picture and nothing else, so that an export of it can be cut into tiles by `serving`.
+each_blind_model = pytest.mark.parametrize("name", [name for name in models.NAMES if name != "repair"])
 
 
 def _config(name, **fields):
@@ -34,6 +38,11 @@ def _small(name):
     return models.build(_config(name, **_SMALL[name]))
 
 
+def _source(restorer, count, height, width):
+    """What a network sees, random: float32 [count, height, width, C]."""
+    return tf.random.stateless_uniform([count, height, width, restorer.network.input_shape[-1]], [0, 1])
+
+
 def _randomised(restorer):
     """Gives every weight a value, so that nothing is hidden behind a zero-initialised layer."""
     rng = np.random.default_rng(0)
@@ -44,11 +53,11 @@ def _randomised(restorer):
 
 
 @each_model
-def test_a_name_alone_selects_a_network_that_returns_its_input_until_it_is_taught(name, astronaut):
+def test_a_name_alone_selects_a_network_that_returns_its_input_until_it_is_taught(name):
     restorer = models.build(_config(name))
-    picture = tf.constant(astronaut[None, :32, :48] / 255.0, tf.float32)
-    restored, logits = restorer.taught(picture)
-    np.testing.assert_array_equal(restored, picture)
+    source = _source(restorer, 1, 32, 48)
+    restored, logits = restorer.taught(source)
+    np.testing.assert_array_equal(restored, source[..., :3])
     assert logits.shape == (1, 32, 48, 1)
     assert restorer.network.name == name
 
@@ -68,7 +77,7 @@ def test_any_multiple_of_the_stride_is_taken(name):
     restorer = _randomised(_small(name))
     for height, width in ((1, 1), (1, 3), (5, 2)):
         shape = (2, height * restorer.stride, width * restorer.stride)
-        restored, logits = restorer.taught(tf.random.stateless_uniform((*shape, 3), [0, 1]))
+        restored, logits = restorer.taught(_source(restorer, *shape))
         assert restored.shape == (*shape, 3) and logits.shape == (*shape, 1)
         assert np.isfinite(restored).all()
 
@@ -76,7 +85,7 @@ def test_any_multiple_of_the_stride_is_taken(name):
 @each_model
 def test_a_picture_is_restored_as_if_it_were_alone_in_its_batch_also_in_training(name):
     restorer = _randomised(_small(name))
-    pictures = tf.random.stateless_uniform([3, 32, 32, 3], [0, 1])
+    pictures = _source(restorer, 3, 32, 32)
     together = restorer.network(pictures, training=True)
     alone = tf.concat([restorer.network(pictures[k : k + 1], training=True) for k in range(3)], 0)
     np.testing.assert_allclose(together, alone, atol=1e-5)
@@ -89,7 +98,7 @@ def test_an_output_pixel_depends_on_its_halo_to_the_edge_and_not_beyond(name, ax
     length = 2 * restorer.halo + 4 * restorer.stride
     length += -length % restorer.stride
     # Long along one axis only: what lies across it is the other axis's test.
-    shape = [1, 2 * restorer.stride, 2 * restorer.stride, 3]
+    shape = [1, 2 * restorer.stride, 2 * restorer.stride, restorer.network.input_shape[-1]]
     shape[axis] = length
     rng = np.random.default_rng(1)
     picture = tf.constant(rng.random(shape), tf.float32)
@@ -111,7 +120,7 @@ def test_the_halo_of_srresnet_counts_its_convolutions():
     assert restorer.halo == sum(size // 2 for size in kernels) == 35
 
 
-@each_model
+@each_blind_model
 def test_tiles_leave_no_trace(name, astronaut):
     restorer = _randomised(_small(name))
     side = 3 * restorer.halo + 5
@@ -131,7 +140,7 @@ def test_tiles_leave_no_trace(name, astronaut):
 @each_model
 def test_the_network_and_its_gradients_compile_under_xla(name):
     restorer = _randomised(_small(name))
-    picture = tf.random.stateless_uniform([1, 32, 32, 3], [0, 1])
+    picture = _source(restorer, 1, 32, 32)
 
     def loss_and_gradients():
         with tf.GradientTape() as tape:
@@ -146,7 +155,7 @@ def test_the_network_and_its_gradients_compile_under_xla(name):
         np.testing.assert_allclose(one, other, atol=1e-4 * max(1.0, np.abs(one).max()))
 
 
-@each_model
+@each_blind_model
 def test_it_learns_to_undo_a_blend_and_to_tell_where_it_is(name, astronaut):
     restorer = _small(name)
     clean = np.stack([astronaut[k : k + 32, k : k + 32] for k in (0, 120, 240, 360)]) / 255.0
@@ -171,14 +180,18 @@ def test_it_learns_to_undo_a_blend_and_to_tell_where_it_is(name, astronaut):
     assert last[0] < 0.5 * first[0] and last[1] < 0.6 * first[1]
 
 
-@pytest.mark.parametrize("recipe, name", [(srresnet_config, "srresnet"), (nafnet_config, "nafnet")])
+@pytest.mark.parametrize(
+    "recipe, name", [(srresnet_config, "srresnet"), (nafnet_config, "nafnet"), (repair_config, "repair")]
+)
 def test_a_model_has_a_recipe(recipe, name):
     config = recipe.get_config()
     assert config.model.name == name
     assert config.to_dict().keys() == default.get_config().to_dict().keys()
 
 
-@pytest.mark.parametrize("name, module", [("unet", unet), ("srresnet", srresnet), ("nafnet", nafnet)])
+@pytest.mark.parametrize(
+    "name, module", [("unet", unet), ("srresnet", srresnet), ("nafnet", nafnet), ("repair", repair)]
+)
 def test_what_a_recipe_leaves_empty_is_the_models_own(name, module):
     restorer = models.build(_config(name))
     assert 0.5e6 < restorer.network.count_params() < 2.5e6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 import tensorflow as tf
 
 from training.corruption import compose, random
@@ -12,7 +14,7 @@ from training.corruption.noise import GaussianNoise, ImpulseNoise, PoissonNoise
 from training.corruption.text import TextOverlay
 from training.corruption.watermark import WatermarkOverlay
 
-__all__ = ["COVERED", "Corruption", "build", "picture_seeds"]
+__all__ = ["COVERED", "Corruption", "build", "build_layer", "picture_seeds"]
 
 
 def _make(spec: spec_lib.Spec) -> Corruption:
@@ -57,6 +59,28 @@ def build(text: str) -> Corruption:
         return compose.to_levels(corrupted), alpha
 
     return corrupt
+
+
+def build_layer(text: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Makes the overlay that a spec names as a layer of its own.
+
+    Args:
+      text: a spec of overlays with the normal blend, `x = (1 - a) y + a c`.
+
+    Returns:
+      `layer(clean, seeds)`: float32 `[N, H, W, 4]`, the premultiplied colour `a c` and the opacity a that
+      `build(text)` lays over `clean` with the same seeds.
+
+    Raises:
+      UserError: the spec or a file that it names cannot be used.
+    """
+    corruption = _make(spec_lib.parse(text))
+
+    def layer(clean: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        # Over black, nothing but the overlay is left.
+        return tf.concat(corruption(tf.zeros_like(clean), seeds), axis=-1)
+
+    return layer
 
 
 def picture_seeds(run_seed: int, step: tf.Tensor, stream: int, global_batch: int) -> tf.Tensor:

@@ -32,6 +32,23 @@ class Range:
     low: float
     high: float
 
+    @classmethod
+    def parse(cls, text: str, within: tuple[float, float]) -> Range:
+        """Reads a number, or a range like 0.2..0.8.
+
+        Raises:
+          ValueError: it is neither, or not within these bounds.
+        """
+        first, dots, last = text.partition("..")
+        try:
+            value = cls(float(first), float(last if dots else first))
+        except ValueError:
+            raise ValueError(f"{text!r} is not a number or a range like 0.2..0.8") from None
+        # Written so that NaN fails too.
+        if not within[0] <= value.low <= value.high <= within[1]:
+            raise ValueError(f"{text} must rise within {within[0]:g}..{within[1]:g}")
+        return value
+
     def __str__(self) -> str:
         return _number(self.low) if self.low == self.high else f"{_number(self.low)}..{_number(self.high)}"
 
@@ -50,15 +67,7 @@ def _range(low: float, high: float, within: tuple[float, float], meaning: str) -
     """Declares a range; `low` and `high` are its default."""
 
     def read(text: str) -> Range:
-        first, dots, last = text.partition("..")
-        try:
-            value = Range(float(first), float(last if dots else first))
-        except ValueError:
-            raise ValueError(f"{text!r} is not a number or a range like 0.2..0.8") from None
-        # Written so that NaN fails too.
-        if not within[0] <= value.low <= value.high <= within[1]:
-            raise ValueError(f"{text} must rise within {within[0]:g}..{within[1]:g}")
-        return value
+        return Range.parse(text, within)
 
     return _field(read, str, f"{within[0]:g}..{within[1]:g}", meaning, default=Range(low, high))
 

@@ -7,12 +7,14 @@ transform that fits them best in the robust least-squares sense. A block whose p
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from training.keyed.locate import DAMPING, expected_gradients, picture_fields
 from training.keyed.placement import Placement, over_picture
 
-_WINDOW = 384  # pixels a side that are looked at
+_WINDOW = 320  # pixels a side that are looked at: more costs time and says little
 _BLOCK = 64
 _REACH = 6  # pixels a block may have moved
 _SURE = 3.0  # blocks of lower scores do not count
@@ -22,16 +24,13 @@ _ALMOST = 0.2  # pixels from a whole one: marks are laid on whole pixels far mor
 _UNIT = 128.0  # pixels: over so many a change of scale or angle is compared with a shift
 
 
-def window(
-    placement: Placement, canvas_size: tuple[int, int], picture_size: tf.Tensor, side: int
-) -> tuple[tf.Tensor, tf.Tensor]:
+def window(placement: Placement, canvas_size: tuple[int, int], picture_size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Where to look: about the middle of what the picture shows of the canvas.
 
     Args:
       placement: about where it lies.
       canvas_size: height and width.
       picture_size: int32 `[2]`, likewise.
-      side: of the window, at most.
 
     Returns:
       The window's corner and size, int32 `[2]` each.
@@ -39,7 +38,7 @@ def window(
     limit = tf.cast(picture_size, tf.float32)
     first = tf.clip_by_value(placement.corner, 0.0, limit)
     last = tf.clip_by_value(placement.corner + placement.scale * tf.constant(canvas_size, tf.float32), 0.0, limit)
-    size = tf.minimum(picture_size, side)
+    size = tf.minimum(picture_size, _WINDOW)
     start = tf.cast((first + last) / 2.0, tf.int32) - size // 2
     return tf.clip_by_value(start, 0, picture_size - size), size
 
@@ -90,15 +89,26 @@ def _motion(middles: tf.Tensor, moved: tf.Tensor, weight: tf.Tensor, rigid: bool
     return solution[:2], solution[2:]
 
 
-class _Window:
-    """A part of a picture in which placements are compared."""
+class Match(NamedTuple):
+    """How a placement explains a picture.
 
-    def __init__(self, picture: tf.Tensor, layer: tf.Tensor, start: Placement):
-        self._layer = layer
-        corner, self._size = window(start, tuple(layer.shape[:2]), tf.shape(picture)[:2], _WINDOW)
-        seen = tf.slice(picture, tf.concat([corner, [0]], 0), tf.concat([self._size, [3]], 0))
-        self._corner = tf.cast(corner, tf.float32)
-        self._fields = picture_fields(seen)
+    Attributes:
+      placement: where the canvas lies.
+      score: float32 scalar, how sure it is; compares with `locate.score_map`.
+      opacity: float32 scalar, about how opaque it is, within a fifth.
+    """
+
+    placement: Placement
+    score: tf.Tensor
+    opacity: tf.Tensor
+
+
+class _Blocks:
+    """A picture in blocks, of which each says where it matches best."""
+
+    def __init__(self, picture: tf.Tensor, layer: tf.Tensor, counts: tf.Tensor | None):
+        self._layer, self._size = layer, tf.shape(picture)[:2]
+        self._fields = picture_fields(picture, 1.0, counts)
         self._padding = [[0, 0], [0, -self._size[0] % _BLOCK], [0, -self._size[1] % _BLOCK]]
         of_colors = tf.transpose(self._fields.gradients[1:], [1, 0, 2, 3])
         self._whitened = _blocks(tf.pad(tf.concat([of_colors[0], of_colors[1]], axis=0), self._padding))
@@ -106,59 +116,71 @@ class _Window:
         rows, columns = tf.unstack(-(-self._size // _BLOCK))
         index = tf.range(rows * columns)
         block = tf.cast(tf.stack([index // columns, index % columns], axis=1), tf.float32)
-        self.middles = self._corner + (block + 0.5) * _BLOCK  # float32 [B, 2], in the picture
+        self._middles = (block + 0.5) * _BLOCK  # float32 [B, 2]
 
     def _expected(self, placement: Placement) -> tuple[tf.Tensor, tf.Tensor]:
         """What the blocks of a placed canvas add to gradients, `[B, 6, _BLOCK, _BLOCK]`, and its energies `[B]`."""
-        placed = over_picture(self._layer, placement.seen_from(self._corner), self._size)
+        placed = over_picture(self._layer, placement, self._size)
         expected = expected_gradients(self._fields, placed)
         energy = tf.reduce_sum(tf.square(expected), axis=0, keepdims=True) * self._fields.inverse_power
         expected, energy = (_blocks(tf.pad(x, self._padding)) for x in (expected, energy))
         return expected, tf.reduce_sum(energy, axis=[1, 2, 3])
 
-    def moved(self, placement: Placement, rigid: bool) -> Placement:
-        """The placement that the blocks agree on."""
+    def matched(self, placement: Placement, rigid: bool) -> tuple[Match, Placement]:
+        """How well a placement explains the window, and the placement that its blocks agree on."""
         expected, energies = self._expected(placement)
+        agreement, energy = tf.reduce_sum(expected * self._whitened), tf.reduce_sum(energies) + 1e-12
+        return Match(placement, agreement / tf.sqrt(energy), agreement / energy), self._moved(
+            placement, expected, energies, rigid
+        )
+
+    def _moved(self, placement: Placement, expected: tf.Tensor, energies: tf.Tensor, rigid: bool) -> Placement:
         displaced, matched = _peaks(expected, self._whitened)
         scores = matched / tf.sqrt(energies + DAMPING * tf.reduce_max(energies) + 1e-12)
         weight = tf.square(tf.maximum(0.0, scores - _SURE))
         weight /= tf.reduce_sum(weight) + 1e-6
-        middle = tf.reduce_sum(self.middles * weight[:, None], axis=0)
-        shift, linear = _motion((self.middles - middle) / _UNIT, displaced, weight, rigid)
+        middle = tf.reduce_sum(self._middles * weight[:, None], axis=0)
+        shift, linear = _motion((self._middles - middle) / _UNIT, displaced, weight, rigid)
         if rigid:
-            return placement._replace(corner=placement.corner + shift)
+            corner = placement.corner + shift
+            whole = tf.round(corner)
+            is_almost_whole = tf.reduce_all(tf.abs(corner - whole) < _ALMOST)
+            return placement._replace(corner=tf.where(is_almost_whole, whole, corner))
         stretch, turn = linear[0] / _UNIT, linear[1] / _UNIT
         away = placement.corner - middle
         corner = placement.corner + shift + stretch * away + turn * tf.stack([away[1], -away[0]])
         grown = tf.sqrt(tf.square(1.0 + stretch) + tf.square(turn))
         return Placement(corner, placement.scale * grown, placement.rotation - tf.atan2(turn, 1.0 + stretch))
 
-    def score(self, placement: Placement) -> tf.Tensor:
-        """How well a placement explains the window; compares with `locate.score_map`."""
-        expected, energies = self._expected(placement)
-        return tf.reduce_sum(expected * self._whitened) / tf.sqrt(tf.reduce_sum(energies) + 1e-12)
-
 
 def refine(
-    picture: tf.Tensor, layer: tf.Tensor, start: Placement, rigid: bool, steps: int = 2
-) -> tuple[Placement, tf.Tensor]:
+    picture: tf.Tensor,
+    layer: tf.Tensor,
+    start: Placement,
+    rigid: bool,
+    counts: tf.Tensor | None = None,
+    steps: int = 2,
+) -> Match:
     """Refines a placement.
 
     Args:
-      picture: float32 `[H, W, 3]` in 0..1.
+      picture: float32 `[H, W, 3]` in 0..1; of a large one, the `window`.
       layer: premultiplied canvas, float32 `[h, w, 4]`.
       start: right within a few pixels.
-      rigid: whether scale and rotation are known, and only the corner is refined.
-      steps: how often.
-
-    Returns:
-      The placement, of whole pixels where it is almost so, and its score, a float32 scalar.
+      rigid: whether scale and rotation are known: only the corner is refined, to whole pixels where it is almost so.
+      counts: see `locate.picture_fields`.
+      steps: how often, at most; it ends sooner where nothing moves.
     """
-    part, placement = _Window(picture, layer, start), start
-    for _ in range(steps):
-        placement = part.moved(placement, rigid)
-    whole = tf.round(placement.corner)
-    is_almost_whole = tf.reduce_all(tf.abs(placement.corner - whole) < _ALMOST)
-    if rigid:
-        placement = placement._replace(corner=tf.where(is_almost_whole, whole, placement.corner))
-    return placement, part.score(placement)
+    part = _Blocks(picture, layer, counts)
+
+    def step(number: tf.Tensor, match: Match, following: Placement) -> tuple[tf.Tensor, Match, Placement]:
+        del match
+        return number + 1, *part.matched(following, rigid)
+
+    def goes_on(number: tf.Tensor, match: Match, following: Placement) -> tf.Tensor:
+        is_same = [tf.reduce_all(tf.equal(*pair)) for pair in zip(match.placement, following)]
+        return (number <= steps) & ~tf.reduce_all(is_same)
+
+    nowhere = Match(start._replace(scale=tf.zeros([])), tf.zeros([]), tf.zeros([]))
+    _, match, _ = tf.while_loop(goes_on, step, (0, nowhere, start))
+    return match

@@ -1,4 +1,4 @@
-"""A picture under a known canvas, restored: located, fitted, inverted.
+"""A picture under a known canvas, restored: located, fitted, inverted, repaired.
 
     restore = KeyedRestorer(rgba)
     restore(pictures)["restored"]
@@ -8,92 +8,132 @@ Where the canvas is not found, the picture comes back untouched, and so does eve
 
 from __future__ import annotations
 
+from typing import Callable
+
 import numpy as np
 import tensorflow as tf
 
-from training.keyed import canvas_features, locate
-from training.keyed.blend import invert
+from training.exportable import Exportable
+from training.keyed.finder import FOUND, Finder, Found
 from training.keyed.fit import fit
-from training.keyed.placement import Placement, at_corner, over_picture
-from training.keyed.refine import refine, window
+from training.keyed.lesson import repair_input
+from training.keyed.placement import Placement, over_picture
+from training.keyed.refine import Match, window
+from training.reflection import mirrored_indices
 
-# Highest scores of pictures without the canvas are about 10, seldom 20.
-FOUND = 25.0
-_LEVELS = (1, 2, 4)
-# Points of an FFT, above which the search goes on at half the resolution.
-_LARGEST_FFT = 1_800_000
-_FIT_WINDOW = 640  # pixels a side
-_STRIP = 512  # rows
+# Scales and degrees of rotation that are searched where the canvas is not found as it is.
+SCALES, DEGREES = (0.5, 2.0), (-3.0, 3.0)
+_TILE = 1024  # pixels a side
 # A little above the 0.02 from which a pixel counts as covered: the opacity is not known to the last digit, and pixels
 # that count as uncovered are left alone.
 _COVERED = 0.0205
 
 
+def _inverted(source: tf.Tensor) -> tf.Tensor:
+    return source[..., :3]
+
+
 class KeyedRestorer:
     """Restores pictures that carry one canvas."""
 
-    def __init__(self, rgba: np.ndarray):
+    def __init__(
+        self,
+        rgba: np.ndarray,
+        repair: Exportable | None = None,
+        scales: tuple[float, float] = SCALES,
+        degrees: tuple[float, float] = DEGREES,
+    ):
         """Computes what the search needs of the canvas.
 
         Args:
           rgba: the canvas, uint8 `[h, w, 4]`, not transparent everywhere.
+          repair: a repair network; without one, what inversion leaves is left.
+          scales: lowest and highest that pictures may show the canvas at; (1, 1) where it is as it is.
+          degrees: likewise, of rotation.
         """
-        layer = canvas_features.premultiplied(rgba)
-        self._layer = tf.constant(layer)
-        self._features = [canvas_features.canvas_features(canvas_features.shrunk(layer, level)) for level in _LEVELS]
+        self._finder = Finder(rgba, scales, degrees)
+        self._layer = self._finder.layer
+        self._repair: Callable[[tf.Tensor], tf.Tensor] = repair.network if repair else _inverted
+        self._stride = repair.stride if repair else 1
+        # Whole strides, so that the network sees a tile on the grid that it sees the picture on.
+        self._halo = -(-repair.halo // repair.stride) * repair.stride if repair else 0
+        self.variables = repair.network.variables if repair else []
 
-    def _coarse(self, picture: tf.Tensor) -> Placement:
-        size = tf.shape(picture)[:2]
-        points = tf.reduce_prod(tf.cast(size + self._layer.shape[:2], tf.float32))
-
-        def at(level: int, features: canvas_features.CanvasFeatures) -> tf.Tensor:
-            shrunk = tf.nn.avg_pool2d(picture[None], level, level, "VALID")[0] if level > 1 else picture
-            scores = locate.score_map(locate.picture_fields(shrunk, level), features)
-            return locate.best_offset(scores, tf.shape(shrunk)[:2])[1] * level
-
-        is_too_large = [points / level**2 > _LARGEST_FFT for level in _LEVELS[:-1]]
-        branches = [lambda level=level, of=of: at(level, of) for level, of in zip(_LEVELS, self._features)]
-        return at_corner(tf.switch_case(tf.reduce_sum(tf.cast(is_too_large, tf.int32)), branches))
-
-    def _fit(self, picture: tf.Tensor, placement: Placement) -> tf.Tensor:
+    def _fit(self, picture: tf.Tensor, match: Match) -> tf.Tensor:
         """Opacity in a window: it has enough edges, and a large picture's whole would take too much memory."""
-        corner, size = window(placement, tuple(self._layer.shape[:2]), tf.shape(picture)[:2], _FIT_WINDOW)
+        corner, size = window(match.placement, tuple(self._layer.shape[:2]), tf.shape(picture)[:2])
         seen = tf.slice(picture, tf.concat([corner, [0]], 0), tf.concat([size, [3]], 0))
-        return fit(seen, over_picture(self._layer, placement.seen_from(corner), size))
+        return fit(seen, over_picture(self._layer, match.placement.seen_from(corner), size), match.opacity)
 
-    def _inverted(self, pixels: tf.Tensor, placement: Placement, opacity: tf.Tensor) -> tf.Tensor:
-        """Inverts the blend in strips, so that memory does not grow with the picture."""
-        height, width = tf.shape(pixels)[0], tf.shape(pixels)[1]
+    def _tile(self, pixels: tf.Tensor, first: tf.Tensor, placement: Placement, opacity: tf.Tensor) -> tf.Tensor:
+        """One tile without the canvas, uint8 `[h, w, 3]`; `first` is its top left pixel."""
+        limit = tf.shape(pixels)[:2]
+        last = tf.minimum(first + _TILE, limit)
+        start, end = tf.maximum(first - self._halo, 0), tf.minimum(last + self._halo, limit)
+        layer = over_picture(self._layer, placement.seen_from(start), end - start)
+        inside, size = first - start, last - first
 
-        def strip(index: tf.Tensor) -> tf.Tensor:
-            top = index * _STRIP
-            part = pixels[top : top + _STRIP]
-            layer = over_picture(self._layer, placement.seen_from(tf.stack([top, 0])), tf.shape(part)[:2])
-            inverted = invert(tf.cast(part, tf.float32) / 255.0, layer, opacity)
-            restored = tf.cast(tf.round(tf.clip_by_value(inverted, 0.0, 1.0) * 255.0), tf.uint8)
-            return tf.where(opacity * layer[..., 3:] > _COVERED, restored, part)
+        def own(x: tf.Tensor) -> tf.Tensor:
+            return x[inside[0] : inside[0] + size[0], inside[1] : inside[1] + size[1]]
 
-        count = -(-height // _STRIP)
-        strips = tf.TensorArray(tf.uint8, size=count, infer_shape=False, element_shape=[None, None, 3])
-        _, strips = tf.while_loop(
-            lambda index, _: index < count,
-            lambda index, strips: (index + 1, strips.write(index, strip(index))),
-            (0, strips),
-            parallel_iterations=1,
-        )
-        return tf.reshape(strips.concat(), [height, width, 3])
+        seen = pixels[start[0] : end[0], start[1] : end[1]]
+        is_covered = own(opacity * layer[..., 3:] > _COVERED)
+
+        def restored() -> tf.Tensor:
+            source = repair_input(tf.cast(seen, tf.float32) / 255.0, layer, opacity)
+            for axis in (0, 1):
+                length = end[axis] - start[axis]
+                index = mirrored_indices(0, length + -length % self._stride, length)
+                source = tf.gather(source, index, axis=axis)
+            repaired = tf.clip_by_value(own(self._repair(source[None])[0]), 0.0, 1.0)
+            return tf.where(is_covered, tf.cast(tf.round(repaired * 255.0), tf.uint8), own(seen))
+
+        return tf.cond(tf.reduce_any(is_covered), restored, lambda: own(seen))
+
+    def _without(self, pixels: tf.Tensor, placement: Placement, opacity: tf.Tensor) -> tf.Tensor:
+        """Takes a located canvas away, tile by tile, so that memory does not grow with the picture."""
+        size = tf.shape(pixels)[:2]
+        rows, columns = tf.unstack(-(-size // _TILE))
+
+        def joined(count: tf.Tensor, part: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+            parts = tf.TensorArray(tf.uint8, size=count, infer_shape=False, element_shape=[None, None, 3])
+            _, parts = tf.while_loop(
+                lambda index, _: index < count,
+                lambda index, parts: (index + 1, parts.write(index, part(index))),
+                (0, parts),
+                parallel_iterations=1,
+            )
+            return parts.concat()
+
+        def strip(row: tf.Tensor) -> tf.Tensor:
+            def upright(column: tf.Tensor) -> tf.Tensor:  # parts are joined along the first axis
+                return tf.transpose(self._tile(pixels, tf.stack([row, column]) * _TILE, placement, opacity), [1, 0, 2])
+
+            return tf.transpose(joined(columns, upright), [1, 0, 2])
+
+        return tf.reshape(joined(rows, strip), [size[0], size[1], 3])
 
     def _restore_one(self, pixels: tf.Tensor) -> tuple[tf.Tensor, ...]:
         picture = tf.cast(pixels, tf.float32) / 255.0
-        placement, score = refine(picture, self._layer, self._coarse(picture), rigid=True)
-        transform = tf.stack([*tf.unstack(placement.corner), placement.scale, placement.rotation])
+        first = self._finder.first(picture)
+        most = self._finder.most(first, picture)
 
-        def restored() -> tuple[tf.Tensor, tf.Tensor]:
-            opacity = self._fit(picture, placement)
-            return self._inverted(pixels, placement, opacity), opacity
+        def take(match: Match, found: Found, restored: tf.Tensor, opacity: tf.Tensor) -> tuple:
+            fitted = self._fit(picture, match)
+            restored = self._without(restored, match.placement, fitted)
+            opacity = tf.where(found.count == 0, fitted, opacity)
+            found = found.and_(match.placement)
+            match = tf.cond(
+                found.count < most,
+                lambda: self._finder.next(picture, first, found),
+                lambda: match._replace(score=tf.zeros([])),
+            )
+            return match, found, restored, opacity
 
-        inverted, opacity = tf.cond(score >= FOUND, restored, lambda: (pixels, tf.zeros([])))
-        return inverted, score, transform, opacity
+        start = (first, Found.nothing(), pixels, tf.zeros([]))
+        _, _, restored, opacity = tf.while_loop(lambda match, *_: match.score >= FOUND, take, start)
+        transform = tf.concat([first.placement.corner, [first.placement.scale, first.placement.rotation]], axis=0)
+        return restored, first.score, transform, opacity
 
     def __call__(self, pictures: tf.Tensor) -> dict[str, tf.Tensor]:
         """Restores pictures.
@@ -104,8 +144,8 @@ class KeyedRestorer:
         Returns:
           restored: like `pictures`.
           score: float32 `[N]`, how sure it is that the canvas is there.
-          transform: float32 `[N, 4]`, (dy, dx, scale, rotation in radians) of the canvas.
-          opacity: float32 `[N]`, 0 where the canvas was not found.
+          transform: float32 `[N, 4]`, (dy, dx, scale, rotation in radians) of the canvas; of the first of several.
+          opacity: float32 `[N]`, likewise, 0 where the canvas was not found.
         """
         one, number = tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([], tf.float32)
         signature = (one, number, tf.TensorSpec([4], tf.float32), number)

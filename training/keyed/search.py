@@ -49,7 +49,12 @@ def _turned(small: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
 
 
 def search(
-    picture: tf.Tensor, canvas: CanvasFeatures, canvas_size: tuple[int, int], tried: np.ndarray, best: int
+    picture: tf.Tensor,
+    canvas: CanvasFeatures,
+    canvas_size: tuple[int, int],
+    tried: np.ndarray | tf.Tensor,
+    best: int,
+    counts: tf.Tensor | None = None,
 ) -> tuple[Placement, tf.Tensor]:
     """Scores every hypothesis.
 
@@ -59,6 +64,7 @@ def search(
       canvas_size: height and width of the canvas.
       tried: see `hypotheses`.
       best: how many to return.
+      counts: float32 `[h, w]`, the picture at a lower resolution: 0 for what is to be left out, else 1.
 
     Returns:
       Placements with a leading dimension of `best`, the likeliest first, right within a few pixels, and their scores.
@@ -69,12 +75,15 @@ def search(
         scale, angle = tf.unstack(hypothesis)
         # A canvas that fills the picture shows enough of itself in a window.
         fills = tf.reduce_all(scale * tf.constant(canvas_size, tf.float32) > 0.5 * size)
-        side = tf.where(fills, tf.minimum(size, scale * _WINDOW), size)
+        side = tf.where(fills & (counts is None), tf.minimum(size, scale * _WINDOW), size)
         start, extent = tf.cast((size - side) / 2.0, tf.int32), tf.cast(side, tf.int32)
         seen = tf.slice(picture, tf.concat([start, [0]], 0), tf.concat([extent, [3]], 0))
         shrunk_size = tf.maximum(8, tf.cast(tf.round(side / (LEVEL * scale)), tf.int32))
         small = tf.image.resize(seen, shrunk_size, antialias=True)
-        fields = locate.picture_fields(_turned(small, angle), LEVEL)
+        counted = None
+        if counts is not None:
+            counted = _turned(tf.image.resize(counts[..., None], shrunk_size), angle)[..., 0]
+        fields = locate.picture_fields(_turned(small, angle), LEVEL, counted)
         score, corner = locate.best_offset(locate.score_map(fields, canvas), shrunk_size)
         # From the turned frame's pixels to the picture's; the resized picture is a whole number of pixels.
         y, x = tf.unstack(tf.cast(corner, tf.float32))
@@ -85,7 +94,7 @@ def search(
         )
 
     signature = (tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float32))
-    tried = tf.constant(tried)
+    tried = tf.convert_to_tensor(tried)
     scores, corners = tf.map_fn(attempt, tried, fn_output_signature=signature, parallel_iterations=2)
     scores, index = tf.math.top_k(scores, best)
     chosen = tf.gather(tried, index)

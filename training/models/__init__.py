@@ -8,7 +8,7 @@ import ml_collections
 import tensorflow as tf
 
 from configs.command_line import UserError
-from training.models import nafnet, srresnet, u_shape, unet
+from training.models import nafnet, repair, srresnet, u_shape, unet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Restorer:
     """A network and what tiling must know of it.
 
     Attributes:
-      network: float32 `[N, H, W, 3]` in 0..1 to the same form, H and W multiples of `stride`.
+      network: float32 `[N, H, W, C]` in 0..1 to `[N, H, W, 3]`, H and W multiples of `stride`; C is 3 but for `repair`.
       taught: the same layers with a second output, float32 `[N, H, W, 1]`: the logits of an overlay's presence.
       stride: the network sees pictures in steps of so many pixels.
       halo: pixels on each side that an output pixel depends on.
@@ -63,8 +63,13 @@ def _nafnet(model: ml_collections.ConfigDict) -> tuple[tf.keras.Model, int, int]
     return nafnet.nafnet(features, blocks, model.window), u_shape.stride(blocks), nafnet.halo(blocks, model.window)
 
 
+def _repair(model: ml_collections.ConfigDict) -> tuple[tf.keras.Model, int, int]:
+    features, blocks = _levels(model, repair.FEATURES, repair.BLOCKS)
+    return repair.repair(features, blocks), u_shape.stride(blocks), unet.halo(blocks)
+
+
 # Each returns the model with both outputs, its stride and its halo.
-_BUILDERS = {"unet": _unet, "srresnet": _srresnet, "nafnet": _nafnet}
+_BUILDERS = {"unet": _unet, "srresnet": _srresnet, "nafnet": _nafnet, "repair": _repair}
 NAMES = tuple(_BUILDERS)
 
 

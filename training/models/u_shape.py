@@ -1,4 +1,4 @@
-"""The U-shaped trunk of `unet` and `nafnet`, which differ in the block that it repeats.
+"""The U-shaped trunk of `unet`, `nafnet` and `repair`; the first two differ in the block that it repeats.
 
 After U-Net (Ronneberger et al., MICCAI 2015). The picture is folded into half its resolution first (space to depth),
 so the wide, costly convolutions never run at full resolution. From there a strided 2x2 convolution halves each
@@ -15,12 +15,12 @@ import tensorflow as tf
 
 from training.models import head
 
-_FOLD = 2  # pixels a side folded into channels
+FOLD = 2  # pixels a side folded into channels
 
 
 def stride(blocks: Sequence[int]) -> int:
     """The multiple, in pixels, that a picture's sides must be, of `blocks` at each resolution."""
-    return _FOLD * 2 ** (len(blocks) - 1)
+    return FOLD * 2 ** (len(blocks) - 1)
 
 
 def halo(blocks: Sequence[int], reach: int) -> int:
@@ -33,7 +33,7 @@ def halo(blocks: Sequence[int], reach: int) -> int:
     Returns:
       The halo a tile needs so that its inside equals the untiled result.
     """
-    spacing = _FOLD  # between neighbouring samples at the current resolution, in pixels
+    spacing = FOLD  # between neighbouring samples at the current resolution, in pixels
     pixels = spacing  # stem
     for level, count in enumerate(blocks):
         if level:
@@ -45,27 +45,26 @@ def halo(blocks: Sequence[int], reach: int) -> int:
         spacing //= 2
         pixels += reach * count * spacing
     pixels += head.REACH * spacing
-    return pixels + _FOLD - 1  # folding itself
+    return pixels + FOLD - 1  # folding itself
 
 
-def restorer(
-    features: Sequence[int], blocks: Sequence[int], block: Callable[[tf.Tensor, int], tf.Tensor], name: str
-) -> tf.keras.Model:
-    """Builds the network around a block.
+Block = Callable[[tf.Tensor, int], tf.Tensor]
+
+
+def trunk(source: tf.Tensor, features: Sequence[int], blocks: Sequence[int], block: Block) -> tf.Tensor:
+    """Builds the layers around a block.
 
     Args:
+      source: Keras input, float32 `[N, H, W, C]` in 0..1, H and W multiples of `stride(blocks)`.
       features: channels at each resolution, from half the picture's downwards.
       blocks: blocks at each resolution, on the way down and again on the way up; as long as `features`.
       block: `block(x, channels)`, float32 `[N, h, w, channels]` to the same shape, of Keras layers.
-      name: of the model.
 
     Returns:
-      A model from float32 `[N, H, W, 3]` in 0..1, H and W multiples of `stride(blocks)`, to the outputs of
-      `head.restorer`.
+      float32 `[N, H / FOLD, W / FOLD, features[0]]`.
     """
     layers = tf.keras.layers
-    picture = layers.Input((None, None, 3))
-    x = tf.nn.space_to_depth(picture - 0.5, _FOLD)
+    x = tf.nn.space_to_depth(source - 0.5, FOLD)
     x = layers.Conv2D(features[0], 3, padding="same", kernel_initializer="he_normal")(x)
     skips = []
     for level, (width, count) in enumerate(zip(features, blocks)):
@@ -79,4 +78,19 @@ def restorer(
         x = tf.nn.depth_to_space(x, 2) + skip
         for _ in range(count):
             x = block(x, width)
-    return head.restorer(picture, x, _FOLD, name)
+    return x
+
+
+def restorer(features: Sequence[int], blocks: Sequence[int], block: Block, name: str) -> tf.keras.Model:
+    """Builds a blind network around a block.
+
+    Args:
+      features, blocks, block: see `trunk`.
+      name: of the model.
+
+    Returns:
+      A model from float32 `[N, H, W, 3]` in 0..1, H and W multiples of `stride(blocks)`, to the outputs of
+      `head.restorer`.
+    """
+    picture = tf.keras.layers.Input((None, None, 3))
+    return head.restorer(picture, trunk(picture, features, blocks, block), FOLD, name)

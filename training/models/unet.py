@@ -22,7 +22,8 @@ def halo(blocks: Sequence[int]) -> int:
     return u_shape.halo(blocks, _REACH)
 
 
-def _block(x: tf.Tensor, features: int) -> tf.Tensor:
+def residual_block(x: tf.Tensor, features: int) -> tf.Tensor:
+    """EDSR's block, the identity at first: float32 `[N, h, w, features]` to the same shape."""
     y = tf.keras.layers.Conv2D(features, 3, padding="same", kernel_initializer="he_normal", activation="relu")(x)
     return x + tf.keras.layers.Conv2D(features, 3, padding="same", kernel_initializer="zeros")(y)
 
@@ -38,4 +39,4 @@ def unet(features: Sequence[int] = FEATURES, blocks: Sequence[int] = BLOCKS) -> 
       A model from float32 `[N, H, W, 3]` in 0..1, H and W multiples of `u_shape.stride(blocks)`, to the outputs of
       `head.restorer`.
     """
-    return u_shape.restorer(features, blocks, _block, "unet")
+    return u_shape.restorer(features, blocks, residual_block, "unet")

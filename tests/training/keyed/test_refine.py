@@ -36,16 +36,17 @@ def test_whole_pixels_are_found_exactly(layer, crops, off):
     true = _corner(layer)
     for clean in crops[:6]:
         picture = _laid(clean, layer, _at(true))
-        found, score = refine.refine(picture, layer, _at(np.add(true, off)), rigid=True)
-        assert tuple(found.corner.numpy()) == true
-        assert score > 20
+        match = refine.refine(picture, layer, _at(np.add(true, off)), rigid=True)
+        assert tuple(match.placement.corner.numpy()) == true
+        assert match.score > 20
+        assert 0.6 < match.opacity < 1.0
 
 
 def test_between_pixels_it_is_right_to_a_tenth(layer, crops):
     true = np.add(_corner(layer), (0.4, -0.35))
     errors = []
     for clean in crops[:6]:
-        found, _ = refine.refine(_laid(clean, layer, _at(true)), layer, _at(np.round(true) + 1), rigid=True)
+        found = refine.refine(_laid(clean, layer, _at(true)), layer, _at(np.round(true) + 1), rigid=True).placement
         errors.append(np.abs(found.corner.numpy() - true).max())
     assert np.median(errors) < 0.1, np.round(errors, 3)
 
@@ -55,7 +56,7 @@ def test_scale_and_angle_are_found_from_nearby(crops):
     true, start = _at((-120.3, -80.7), 1.13, 1.2), _at((-120.3 + 2, -80.7 - 1), 1.125, 0.9)
     scales, angles = [], []
     for clean in crops[:6]:
-        found, _ = refine.refine(_laid(clean, layer, true), layer, start, rigid=False, steps=4)
+        found = refine.refine(_laid(clean, layer, true), layer, start, rigid=False, steps=4).placement
         scales.append(float(found.scale) - 1.13)
         angles.append(math.degrees(float(found.rotation)) - 1.2)
     assert np.median(np.abs(scales)) < 0.001, np.round(scales, 4)

@@ -1,0 +1,158 @@
+"""Finds a canvas in a picture: as it is, scaled or turned, once or several times."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from training.keyed import canvas_features, locate, search
+from training.keyed.placement import Placement, at_corner, over_picture
+from training.keyed.refine import Match, refine, window
+
+# Highest scores of pictures without the canvas are about 10, seldom 20.
+FOUND = 25.0
+MOST = 16  # repetitions of a stamp
+_LEVELS = (1, 2, 4)
+# Points of an FFT, above which the search goes on at half the resolution.
+_LARGEST_FFT = 1_800_000
+# Pixels around a located stamp in which it is not looked for again.
+_MARGIN = 2
+# Of the search at unknown scale, the likeliest, and how often each is refined.
+_CANDIDATES, _STEPS = 2, 5
+
+
+class Found(NamedTuple):
+    """What was located so far.
+
+    Attributes:
+      transforms: float32 `[MOST, 4]`, rows of (dy, dx, scale, rotation).
+      count: int32 scalar, how many of them are filled.
+    """
+
+    transforms: tf.Tensor
+    count: tf.Tensor
+
+    @classmethod
+    def nothing(cls) -> Found:
+        """Before anything is located."""
+        return cls(tf.zeros([MOST, 4]), tf.constant(0))
+
+    def placement(self, index: tf.Tensor) -> Placement:
+        """One of them."""
+        row = self.transforms[index]
+        return Placement(row[:2], row[2], row[3])
+
+    def and_(self, placement: Placement) -> Found:
+        """These and one more."""
+        row = tf.concat([placement.corner, [placement.scale, placement.rotation]], axis=0)
+        return Found(tf.tensor_scatter_nd_update(self.transforms, [[self.count]], row[None]), self.count + 1)
+
+
+def _surer(one: Match, other: Match) -> Match:
+    return tf.cond(one.score >= other.score, lambda: one, lambda: other)
+
+
+class Finder:
+    """Finds one canvas."""
+
+    def __init__(self, rgba: np.ndarray, scales: tuple[float, float], degrees: tuple[float, float]):
+        """Computes what the search needs of the canvas.
+
+        Args:
+          rgba: the canvas, uint8 `[h, w, 4]`, not transparent everywhere.
+          scales: lowest and highest that pictures may show the canvas at; (1, 1) where it is as it is.
+          degrees: likewise, of rotation.
+        """
+        layer = canvas_features.premultiplied(rgba)
+        self._size = layer.shape[:2]
+        self._layers = {level: tf.constant(canvas_features.shrunk(layer, level)) for level in _LEVELS}
+        self._features = {
+            level: canvas_features.canvas_features(canvas_features.shrunk(layer, level)) for level in _LEVELS
+        }
+        self._tried = search.hypotheses(scales, degrees)
+
+    @property
+    def layer(self) -> tf.Tensor:
+        """The premultiplied canvas, float32 `[h, w, 4]`."""
+        return self._layers[1]
+
+    def _counts(self, found: Found, corner: tf.Tensor, size: tf.Tensor, level: int) -> tf.Tensor:
+        """float32 `[H, W]` of a window, at `1 / level` of the resolution: 0 where a canvas was located, else 1."""
+
+        def without(index: tf.Tensor, counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            placement = found.placement(index)
+            placement = placement._replace(corner=placement.corner / level).seen_from(corner)
+            alpha = over_picture(self._layers[level], placement, size)[None, ..., 3:]
+            near = tf.nn.max_pool2d(alpha, 2 * _MARGIN + 1, 1, "SAME")[0, ..., 0]
+            return index + 1, tf.where(near > 0.0, 0.0, counts)
+
+        return tf.while_loop(lambda index, _: index < found.count, without, (0, tf.ones(size)))[1]
+
+    def _refined(self, picture: tf.Tensor, start: Placement, found: Found, rigid: bool, steps: int) -> Match:
+        corner, size = window(start, self._size, tf.shape(picture)[:2])
+        seen = tf.slice(picture, tf.concat([corner, [0]], 0), tf.concat([size, [3]], 0))
+        counts = self._counts(found, corner, size, 1)
+        match = refine(seen, self.layer, start.seen_from(corner), rigid, counts, steps)
+        return match._replace(placement=match.placement.seen_from(-corner))
+
+    def _as_it_is(self, picture: tf.Tensor, found: Found) -> Match:
+        """Where the canvas lies unscaled: to a pixel of the resolution that can be searched, then refined."""
+        points = tf.reduce_prod(tf.cast(tf.shape(picture)[:2] + tf.constant(self._size), tf.float32))
+
+        def at(level: int) -> tf.Tensor:
+            shrunk = tf.nn.avg_pool2d(picture[None], level, level, "VALID")[0] if level > 1 else picture
+            size = tf.shape(shrunk)[:2]
+            fields = locate.picture_fields(shrunk, level, self._counts(found, tf.zeros([2]), size, level))
+            return locate.best_offset(locate.score_map(fields, self._features[level]), size)[1] * level
+
+        is_too_large = [points / level**2 > _LARGEST_FFT for level in _LEVELS[:-1]]
+        branches = [lambda level=level: at(level) for level in _LEVELS]
+        corner = tf.switch_case(tf.reduce_sum(tf.cast(is_too_large, tf.int32)), branches)
+        return self._refined(picture, at_corner(corner), found, rigid=True, steps=2)
+
+    def _scaled(self, picture: tf.Tensor, tried: tf.Tensor, candidates: int, found: Found | None = None) -> Match:
+        """The surest of the likeliest scales and angles."""
+        size = tf.shape(picture)[:2] // search.LEVEL
+        counts = None if found is None else self._counts(found, tf.zeros([2]), size, search.LEVEL)
+        starts = search.search(picture, self._features[search.LEVEL], self._size, tried, candidates, counts)[0]
+        best = None
+        for index in range(candidates):
+            start = Placement(*(part[index] for part in starts))
+            match = self._refined(picture, start, found or Found.nothing(), rigid=False, steps=_STEPS)
+            best = match if best is None else _surer(best, match)
+        return best
+
+    def first(self, picture: tf.Tensor) -> Match:
+        """Finds the canvas, as it is or else scaled and turned.
+
+        Args:
+          picture: float32 `[H, W, 3]` in 0..1.
+
+        Returns:
+          The likeliest match; it is none if its score is below `FOUND`.
+        """
+        match = self._as_it_is(picture, Found.nothing())
+        if len(self._tried) == 1:
+            return match
+        tried = tf.constant(self._tried)
+        return tf.cond(
+            match.score >= FOUND, lambda: match, lambda: _surer(match, self._scaled(picture, tried, _CANDIDATES))
+        )
+
+    def most(self, first: Match, picture: tf.Tensor) -> tf.Tensor:
+        """How often it may lie over a picture, int32 scalar: a field once, a stamp up to `MOST` times."""
+        area = tf.square(first.placement.scale) * (self._size[0] * self._size[1])
+        return tf.where(area < tf.cast(tf.reduce_prod(tf.shape(picture)[:2]), tf.float32), MOST, 1)
+
+    def next(self, picture: tf.Tensor, first: Match, found: Found) -> Match:
+        """Finds a stamp once more, at the scale and angle of the first one, where it was not found yet."""
+        placement = first.placement
+        if len(self._tried) == 1:
+            return self._as_it_is(picture, found)
+        return tf.cond(
+            (placement.scale == 1.0) & (placement.rotation == 0.0),
+            lambda: self._as_it_is(picture, found),
+            lambda: self._scaled(picture, tf.stack([placement.scale, placement.rotation])[None], 1, found),
+        )
