@@ -8,16 +8,18 @@ Where the canvas is not found, the picture comes back untouched, and so does eve
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from training.exportable import Exportable
+from training.keyed.blend import transmission
 from training.keyed.finder import FOUND, Finder, Found
 from training.keyed.fit import fit
 from training.keyed.lesson import repair_input
 from training.keyed.placement import Placement, over_picture
+from training.keyed.quantised import was_saved_as_jpeg
 from training.keyed.refine import Match, window
 from training.reflection import mirrored_indices
 
@@ -27,6 +29,16 @@ _TILE = 1024  # pixels a side
 # A little above the 0.02 from which a pixel counts as covered: the opacity is not known to the last digit, and pixels
 # that count as uncovered are left alone.
 _COVERED = 0.0205
+# Where less of the picture shows through, its rounding alone is amplified to as much as repair gets wrong.
+_SHOWS_TOO_LITTLE = 0.06
+
+
+class _Layer(NamedTuple):
+    """A canvas over a picture: where it lies, its opacity, and whether inverting the blend needs no repair."""
+
+    placement: Placement
+    opacity: tf.Tensor
+    is_exact: tf.Tensor
 
 
 def _inverted(source: tf.Tensor) -> tf.Tensor:
@@ -59,38 +71,55 @@ class KeyedRestorer:
         self._halo = -(-repair.halo // repair.stride) * repair.stride if repair else 0
         self.variables = repair.network.variables if repair else []
 
-    def _fit(self, picture: tf.Tensor, match: Match) -> tf.Tensor:
-        """Opacity in a window: it has enough edges, and a large picture's whole would take too much memory."""
-        corner, size = window(match.placement, tuple(self._layer.shape[:2]), tf.shape(picture)[:2])
+    def _fit(self, picture: tf.Tensor, match: Match) -> _Layer:
+        """Fits in a window: it has enough edges, and the whole of a large picture would take too much memory."""
+        placement = match.placement
+        corner, size = window(placement, tuple(self._layer.shape[:2]), tf.shape(picture)[:2])
         seen = tf.slice(picture, tf.concat([corner, [0]], 0), tf.concat([size, [3]], 0))
-        return fit(seen, over_picture(self._layer, match.placement.seen_from(corner), size), match.opacity)
+        layer = over_picture(self._layer, placement.seen_from(corner), size)
+        opacity = fit(seen, layer, match.opacity)
+        # Between pixels, interpolation is not quite what the mark was laid with.
+        is_whole = (placement.scale == 1.0) & (placement.rotation == 0.0)
+        is_whole &= tf.reduce_all(tf.equal(placement.corner, tf.round(placement.corner)))
+        is_exact = is_whole & ~was_saved_as_jpeg(seen, opacity * layer[..., 3], corner)
+        return _Layer(placement, opacity, is_exact)
 
-    def _tile(self, pixels: tf.Tensor, first: tf.Tensor, placement: Placement, opacity: tf.Tensor) -> tf.Tensor:
+    def _tile(self, pixels: tf.Tensor, first: tf.Tensor, over: _Layer) -> tf.Tensor:
         """One tile without the canvas, uint8 `[h, w, 3]`; `first` is its top left pixel."""
         limit = tf.shape(pixels)[:2]
         last = tf.minimum(first + _TILE, limit)
         start, end = tf.maximum(first - self._halo, 0), tf.minimum(last + self._halo, limit)
-        layer = over_picture(self._layer, placement.seen_from(start), end - start)
+        layer = over_picture(self._layer, over.placement.seen_from(start), end - start)
         inside, size = first - start, last - first
 
         def own(x: tf.Tensor) -> tf.Tensor:
             return x[inside[0] : inside[0] + size[0], inside[1] : inside[1] + size[1]]
 
-        seen = pixels[start[0] : end[0], start[1] : end[1]]
-        is_covered = own(opacity * layer[..., 3:] > _COVERED)
+        seen, alpha = pixels[start[0] : end[0], start[1] : end[1]], over.opacity * layer[..., 3:]
+        is_covered = own(alpha > _COVERED)
+        is_uncertain = ~over.is_exact | (own(transmission(alpha, 1.0)) < _SHOWS_TOO_LITTLE)
 
-        def restored() -> tf.Tensor:
-            source = repair_input(tf.cast(seen, tf.float32) / 255.0, layer, opacity)
+        def repaired(source: tf.Tensor) -> tf.Tensor:
             for axis in (0, 1):
                 length = end[axis] - start[axis]
                 index = mirrored_indices(0, length + -length % self._stride, length)
                 source = tf.gather(source, index, axis=axis)
-            repaired = tf.clip_by_value(own(self._repair(source[None])[0]), 0.0, 1.0)
-            return tf.where(is_covered, tf.cast(tf.round(repaired * 255.0), tf.uint8), own(seen))
+            return own(self._repair(source[None])[0])
+
+        def restored() -> tf.Tensor:
+            source = repair_input(tf.cast(seen, tf.float32) / 255.0, layer, over.opacity)
+            inverted = own(source[..., :3])
+            result = tf.cond(
+                tf.reduce_any(is_covered & is_uncertain),
+                lambda: tf.where(is_uncertain, repaired(source), inverted),
+                lambda: inverted,
+            )
+            result = tf.cast(tf.round(tf.clip_by_value(result, 0.0, 1.0) * 255.0), tf.uint8)
+            return tf.where(is_covered, result, own(seen))
 
         return tf.cond(tf.reduce_any(is_covered), restored, lambda: own(seen))
 
-    def _without(self, pixels: tf.Tensor, placement: Placement, opacity: tf.Tensor) -> tf.Tensor:
+    def _without(self, pixels: tf.Tensor, over: _Layer) -> tf.Tensor:
         """Takes a located canvas away, tile by tile, so that memory does not grow with the picture."""
         size = tf.shape(pixels)[:2]
         rows, columns = tf.unstack(-(-size // _TILE))
@@ -107,7 +136,7 @@ class KeyedRestorer:
 
         def strip(row: tf.Tensor) -> tf.Tensor:
             def upright(column: tf.Tensor) -> tf.Tensor:  # parts are joined along the first axis
-                return tf.transpose(self._tile(pixels, tf.stack([row, column]) * _TILE, placement, opacity), [1, 0, 2])
+                return tf.transpose(self._tile(pixels, tf.stack([row, column]) * _TILE, over), [1, 0, 2])
 
             return tf.transpose(joined(columns, upright), [1, 0, 2])
 
@@ -120,8 +149,8 @@ class KeyedRestorer:
 
         def take(match: Match, found: Found, restored: tf.Tensor, opacity: tf.Tensor) -> tuple:
             fitted = self._fit(picture, match)
-            restored = self._without(restored, match.placement, fitted)
-            opacity = tf.where(found.count == 0, fitted, opacity)
+            restored = self._without(restored, fitted)
+            opacity = tf.where(found.count == 0, fitted.opacity, opacity)
             found = found.and_(match.placement)
             match = tf.cond(
                 found.count < most,

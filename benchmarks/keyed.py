@@ -1,0 +1,278 @@
+r"""Measures keyed restoration: `serving.key`'s SavedModel against inversion with the true place and opacity.
+
+    --shared=DIR     COCO pictures and canvases: ../shared of a developer's checkout
+    --limit=30       crops
+
+Out: a line for each figure. Crops are the middle 256 x 256 of COCO val2017, the mark at a random whole-pixel place,
+opacity 0.88 to 0.97; dB are those of covered pixels, means over crops. "jpeg" is quality 90, 4:4:4.
+
+    keyed_psnr_CANVAS, keyed_psnr_jpeg_CANVAS            dB after restoration; the input's and the oracle's above it
+    keyed_located                                        share of those crops located within a pixel, or a period
+    keyed_located_scaled                                 likewise at a scale of 0.5 to 2 and an angle of -3 to 3 degrees
+    keyed_false_finds                                    pictures without the mark in which one was found
+    keyed_changed_uncovered                              uncovered pixels that are not the input's own
+    keyed_time_CANVAS, keyed_time_scaled_CANVAS          640 x 480, ms; and by the time that TensorFlow takes to decode
+                                                         the picture and to write the result as PNG
+    keyed_megapixels_24                                  GB resident at most while a 24-megapixel picture is restored
+
+Command:
+
+    python -m benchmarks.keyed [--quick]
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+from PIL import Image
+
+from benchmarks.figure import report
+from configs import command_line
+from serving.key import key
+
+_QUICK = flags.DEFINE_bool("quick", False, "Four crops, and few pictures.")
+_SHARED = flags.DEFINE_string("shared", str(Path(__file__).parents[2] / "shared"), "Data, not ours.")
+_LIMIT = flags.DEFINE_integer("limit", 30, "Crops.", lower_bound=1)
+
+# dB without JPEG, and with it.
+_TARGETS = {
+    "northlight_dense": (48.0, 32.0),
+    "sample_light": (51.0, 35.0),
+    "preview_red": (49.5, 32.0),
+    "stamp_corner": (48.5, 32.0),
+    "datestamp": (41.5, 24.0),
+}
+_SIDE = 256
+_COVERED = 0.02
+
+
+class _Laid(NamedTuple):
+    """A crop under a mark: uint8 pictures `[h, w, 3]`, the premultiplied layer `[h, w, 4]` in 0..255 times opacity."""
+
+    clean: np.ndarray
+    picture: np.ndarray
+    layer: np.ndarray
+
+    @property
+    def covered(self) -> np.ndarray:
+        return self.layer[..., 3] / 255 > _COVERED
+
+
+def _blended(clean: np.ndarray, layer: np.ndarray) -> _Laid:
+    picture = np.round(clean * (1 - layer[..., 3:] / 255) + layer[..., :3])
+    return _Laid(clean, np.clip(picture, 0, 255).astype(np.uint8), layer)
+
+
+def _premultiplied(canvas: Image.Image, opacity: float) -> np.ndarray:
+    rgba = np.asarray(canvas).astype(np.float64)
+    return np.concatenate([rgba[..., :3] * rgba[..., 3:] / 255, rgba[..., 3:]], -1) * opacity
+
+
+def _lay(clean: np.ndarray, canvas: Image.Image, rng: np.random.Generator) -> tuple[_Laid, tuple[int, int]]:
+    """Lays a canvas on whole pixels; returns where its top left corner lies, too."""
+    layer = np.zeros((*clean.shape[:2], 4))
+    premultiplied = _premultiplied(canvas, rng.uniform(0.88, 0.97))
+    from_, to, shape = [], [], []
+    for side, length in zip(clean.shape[:2], premultiplied.shape[:2]):
+        shape.append(min(side, length))
+        from_.append(int(rng.integers(0, max(length - side, 0) + 1)))
+        to.append(int(rng.integers(0, max(side - length, 0) + 1)))
+    part = premultiplied[from_[0] : from_[0] + shape[0], from_[1] : from_[1] + shape[1]]
+    layer[to[0] : to[0] + shape[0], to[1] : to[1] + shape[1]] = part
+    return _blended(clean, layer), (to[0] - from_[0], to[1] - from_[1])
+
+
+def _lay_scaled(clean: np.ndarray, canvas: Image.Image, rng: np.random.Generator) -> tuple[_Laid, np.ndarray]:
+    """Lays a canvas scaled and turned by Pillow; returns (dy, dx, scale, rotation), as a keyed export reports it."""
+    height, width = clean.shape[:2]
+    scale, angle = np.exp(rng.uniform(np.log(0.5), np.log(2))), np.radians(rng.uniform(-3, 3))
+    # A stamp that would not fit is laid no larger than the crop.
+    if canvas.height < height:
+        scale = min(scale, 0.95 * width / canvas.width)
+    middle = np.array([canvas.height, canvas.width]) / 2
+    spare = np.abs(np.array([height, width]) - scale * 2 * middle) / 2 - 0.1 * scale * middle
+    at = np.array([height, width]) / 2 + rng.uniform(-1, 1, 2) * np.maximum(spare, 0)
+    sine, cosine = np.sin(angle), np.cos(angle)
+    turn = np.array([[cosine, -sine], [sine, cosine]])  # of (y, x), counter-clockwise on a screen
+    corner = at - scale * turn @ middle
+    smaller = canvas.resize([max(1, round(side * min(scale, 1.0))) for side in canvas.size], Image.Resampling.LANCZOS)
+    back = turn.T / scale * (smaller.width / canvas.width)  # from the picture to the resized canvas
+    origin = -back @ corner
+    matrix = (back[1, 1], back[1, 0], origin[1], back[0, 1], back[0, 0], origin[0])
+    placed = smaller.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+    layer = _premultiplied(placed, rng.uniform(0.88, 0.97))
+    return _blended(clean, layer), np.array([*corner, scale, angle])
+
+
+def _as_jpeg(laid: _Laid) -> _Laid:
+    file = io.BytesIO()
+    Image.fromarray(laid.picture).save(file, "JPEG", quality=90, subsampling=0)
+    return laid._replace(picture=np.asarray(Image.open(file)))
+
+
+def _psnr(picture: np.ndarray, laid: _Laid) -> float:
+    error = np.square(picture.astype(np.float64) - laid.clean)[laid.covered].mean()
+    return 10 * np.log10(255**2 / max(error, 1e-9))
+
+
+def _oracle(laid: _Laid) -> np.ndarray:
+    shows = np.maximum(1 - laid.layer[..., 3:] / 255, 0.02)
+    return np.clip(np.round((laid.picture - laid.layer[..., :3]) / shows), 0, 255)
+
+
+def _is_located(transform: np.ndarray, canvas: Image.Image, laid: _Laid, tolerance: float) -> bool:
+    """Whether the canvas lies, as far as the crop shows, where it was laid, or a period beside."""
+    dy, dx, scale, angle = transform
+    sine, cosine = np.sin(angle), np.cos(angle)
+    back = np.array([[cosine, sine], [-sine, cosine]]) / scale
+    origin = -back @ np.array([dy, dx])
+    size = laid.clean.shape[1::-1]
+    alpha = canvas.getchannel("A")
+    true = laid.layer[..., 3] / laid.layer[..., 3].max()
+
+    def off(shift_y: float, shift_x: float) -> float:
+        at = origin - back @ np.array([shift_y, shift_x])
+        matrix = (back[1, 1], back[1, 0], at[1], back[0, 1], back[0, 0], at[0])
+        placed = np.asarray(alpha.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)) / 255
+        return float(np.abs(placed / max(placed.max(), 1e-6) - true).mean())
+
+    # It is where it was laid if no shift by more than the tolerance explains the crop better.
+    here = off(0, 0)
+    away = min(off(y * 2 * tolerance, x * 2 * tolerance) for y, x in [(1, 0), (-1, 0), (0, 1), (0, -1)])
+    return here < away and here < 0.5 * true.mean()
+
+
+def _crops(paths: Sequence[Path], limit: int) -> list[np.ndarray]:
+    crops = []
+    for path in paths:
+        picture = np.asarray(Image.open(path).convert("RGB"))
+        top, left = ((side - _SIDE) // 2 for side in picture.shape[:2])
+        if min(top, left) >= 0:
+            crops.append(picture[top : top + _SIDE, left : left + _SIDE])
+    return crops[:limit]
+
+
+def _restored(model: Any, picture: np.ndarray) -> dict[str, np.ndarray]:
+    found = model.signatures["restore"](images=tf.constant(picture[None]))
+    return {name: value.numpy()[0] for name, value in found.items()}
+
+
+def _quality(name: str, canvas: Image.Image, model: Any, crops: Sequence[np.ndarray]) -> tuple[int, int]:
+    """Prints one canvas's figures; returns how many crops were located, and changed pixels that nothing covers."""
+    located = changed = 0
+    for suffix, target in zip(("", "_jpeg"), _TARGETS[name]):
+        rng, rows = np.random.default_rng(7), []
+        for clean in crops:
+            laid, corner = _lay(clean, canvas, rng)
+            laid = _as_jpeg(laid) if suffix else laid
+            found = _restored(model, laid.picture)
+            rows.append([_psnr(picture, laid) for picture in (laid.picture, _oracle(laid), found["restored"])])
+            changed += int((found["restored"] != laid.picture).any(-1)[laid.layer[..., 3] == 0].sum())
+            if not suffix:
+                exact = np.array([*corner, 1.0, 0.0])
+                is_there = np.abs(found["transform"] - exact).max() <= 1.0
+                located += is_there or _is_located(found["transform"], canvas, laid, 1.0)
+        given, oracle, keyed = np.mean(rows, axis=0)
+        print(f"{name}{suffix}: input {given:.1f} dB, oracle {oracle:.1f} dB")
+        report(f"keyed_psnr{suffix}_{name}", keyed, "dB", target)
+    return located, changed
+
+
+def _peak_memory(model_path: str, canvas_path: str) -> float:
+    """GB resident at most in a process that restores a 24-megapixel picture."""
+    model = tf.saved_model.load(model_path)
+    rng = np.random.default_rng(0)
+    picture = np.repeat(np.repeat(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8), 100, 0), 100, 1)
+    mark = np.asarray(Image.open(canvas_path).convert("RGBA")).astype(np.float32)
+    alpha = mark[..., 3:] / 255 * 0.9
+    part = picture[1000 : 1000 + mark.shape[0], 2000 : 2000 + mark.shape[1]]
+    part[:] = np.round(part * (1 - alpha) + mark[..., :3] * alpha)
+    found = model.signatures["restore"](images=tf.constant(picture[None]))
+    if not found["opacity"].numpy()[0]:
+        raise RuntimeError("the mark was not found in the large picture")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def _milliseconds(model: Any, picture: np.ndarray, rounds: int) -> float:
+    images, seconds = tf.constant(picture[None]), []
+    for _ in range(rounds + 1):
+        started = time.perf_counter()
+        model.signatures["restore"](images=images)
+        seconds.append(time.perf_counter() - started)
+    return 1000 * statistics.median(seconds[1:])
+
+
+def measure(shared: Path, folder: Path, limit: int, quick: bool) -> None:
+    """Prints the figures.
+
+    Args:
+      shared: holds `data/coco/val2017` and `data/watermarks`.
+      folder: an empty folder.
+      limit: crops.
+      quick: few pictures.
+    """
+    pictures = sorted((shared / "data/coco/val2017").glob("*.jpg"))
+    crops = _crops(pictures, limit)
+    large = next(np.asarray(image) for image in map(Image.open, pictures) if image.size == (640, 480))
+    located = scaled = changed = false_finds = 0
+    for name in _TARGETS:
+        path = shared / f"data/watermarks/{name}.png"
+        canvas = Image.open(path).convert("RGBA")
+        model_path = key(str(path), str(folder / name))
+        model = tf.saved_model.load(str(model_path))
+        found, altered = _quality(name, canvas, model, crops)
+        located, changed = located + found, changed + altered
+        rng = np.random.default_rng(11)
+        for clean in crops:
+            laid, _ = _lay_scaled(clean, canvas, rng)
+            scaled += _is_located(_restored(model, laid.picture)["transform"], canvas, laid, 1.0)
+        for picture in pictures[: 8 if quick else None]:
+            restored = _restored(model, np.asarray(Image.open(picture).convert("RGB")))
+            false_finds += bool(restored["opacity"])
+
+        laid, _ = _lay(large, canvas, np.random.default_rng(1))
+        turned, _ = _lay_scaled(large, canvas, np.random.default_rng(1))
+        coded = tf.io.encode_jpeg(large)
+        codec = []
+        for _ in range(6):
+            started = time.perf_counter()
+            tf.io.encode_png(tf.io.decode_jpeg(coded)).numpy()
+            codec.append(1000 * (time.perf_counter() - started))
+        for suffix, picture, target in (("", laid, 150), ("_scaled", turned, 500)):
+            taken = _milliseconds(model, _as_jpeg(picture).picture, 5)
+            print(f"{name}{suffix}: {taken / statistics.median(codec):.1f} times the codec's")
+            report(f"keyed_time{suffix}_{name}", taken, "ms", target, at_least=False)
+    report("keyed_located", located / len(crops) / len(_TARGETS), "of 1", 0.99)
+    report("keyed_located_scaled", scaled / len(crops) / len(_TARGETS), "of 1", 0.95)
+    report("keyed_false_finds", false_finds, "pictures", 0, at_least=False)
+    report("keyed_changed_uncovered", changed, "pixels", 0, at_least=False)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        arguments = str(folder / "stamp_corner" / "1"), str(shared / "data/watermarks/stamp_corner.png")
+        report("keyed_megapixels_24", pool.apply(_peak_memory, arguments), "GB", 1.5, at_least=False)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures, where there is something to measure on."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    shared = Path(_SHARED.value)
+    if not shared.is_dir():
+        print(f"no {shared}: nothing to measure on")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        measure(shared, Path(folder), 4 if _QUICK.value else _LIMIT.value, _QUICK.value)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,65 @@
+"""Whether a picture was saved as a JPEG after a mark was laid over it.
+
+If not, inverting the blend gives the picture back but for its rounding, and nothing needs repair. JPEG (ITU-T T.81)
+rounds the discrete cosine transform of every 8 x 8 block to multiples of a step, which for the finest patterns is 4
+levels or more at qualities up to 97. The edges of a mark are full of fine patterns: where it was laid last, their
+coefficients are of any size; where a JPEG was made of it, they are zero or a step away from it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+_BLOCK = 8
+_FINEST = 8  # lowest sum of both frequencies that counts
+# Levels: below, a coefficient may be zero but for the rounding of pixels; from there to the upper one, none is.
+_ZERO, _STEP = 1.3, 3.5
+_EDGE = 0.1  # standard deviation of alpha in a block with an edge of the mark
+_LEAST = 40.0  # coefficients of such a size, below which nothing can be said
+_SHARE = 0.12  # of the coefficients, in between: below 0.1 after JPEG up to quality 97, above 0.2 without
+_LUMA = [0.299, 0.587, 0.114]
+
+
+def _dct() -> np.ndarray:
+    """The orthonormal DCT's matrix, `[_BLOCK, _BLOCK]`."""
+    k, x = np.arange(_BLOCK)[:, None], np.arange(_BLOCK)
+    matrix = np.cos(np.pi * k * (2 * x + 1) / (2 * _BLOCK)) * np.sqrt(2 / _BLOCK)
+    matrix[0] /= np.sqrt(2)
+    return matrix.astype(np.float32)
+
+
+def _blocks(x: tf.Tensor) -> tf.Tensor:
+    """float32 `[H, W]`, sides multiples of `_BLOCK`, to `[B, _BLOCK, _BLOCK]`."""
+    rows, columns = tf.shape(x)[0] // _BLOCK, tf.shape(x)[1] // _BLOCK
+    x = tf.reshape(x, [rows, _BLOCK, columns, _BLOCK])
+    return tf.reshape(tf.transpose(x, [0, 2, 1, 3]), [rows * columns, _BLOCK, _BLOCK])
+
+
+def was_saved_as_jpeg(picture: tf.Tensor, alpha: tf.Tensor, corner: tf.Tensor) -> tf.Tensor:
+    """Looks at the blocks in which the mark has edges.
+
+    Args:
+      picture: float32 `[H, W, 3]` in 0..1, a window of a picture.
+      alpha: float32 `[H, W]`, the mark's there.
+      corner: int32 `[2]`, the window's top left pixel: JPEG's blocks begin at the picture's own.
+
+    Returns:
+      bool scalar; true if there are too few such blocks to tell.
+    """
+    first = -corner % _BLOCK
+    size = tf.maximum((tf.shape(alpha) - first) // _BLOCK, 0) * _BLOCK
+    luma = tf.tensordot(picture * 255.0, tf.constant(_LUMA), 1)
+    luma, alpha, full = (
+        _blocks(x[first[0] : first[0] + size[0], first[1] : first[1] + size[1]])
+        for x in (luma, alpha, tf.reduce_max(tf.abs(picture - 0.5), axis=-1))
+    )
+    # Clipping at black and white happens after JPEG, and blurs its steps.
+    counts = (tf.math.reduce_std(alpha, axis=[1, 2]) > _EDGE) & (tf.reduce_max(full, axis=[1, 2]) < 0.499)
+    dct = _dct()
+    coefficients = tf.abs(tf.einsum("ky,byx,lx->bkl", dct, tf.boolean_mask(luma, counts), dct))
+    fine = np.add.outer(np.arange(_BLOCK), np.arange(_BLOCK)) >= _FINEST
+    coefficients = tf.boolean_mask(coefficients, fine, axis=1)
+    small = tf.reduce_sum(tf.cast(coefficients < _ZERO, tf.float32))
+    between = tf.reduce_sum(tf.cast((coefficients >= _ZERO) & (coefficients < _STEP), tf.float32))
+    return (small + between < _LEAST) | (between < _SHARE * (small + between))
