@@ -71,7 +71,8 @@ class Finder:
         self._features = {
             level: canvas_features.canvas_features(canvas_features.shrunk(layer, level)) for level in _LEVELS
         }
-        self._tried = search.hypotheses(scales, degrees)
+        self._scales, self._angles = search.scales_to_try(*scales), search.angles_to_try(*degrees)
+        self._is_searched = len(self._scales) * len(self._angles) > 1
 
     @property
     def layer(self) -> tf.Tensor:
@@ -112,11 +113,14 @@ class Finder:
         corner = tf.switch_case(tf.reduce_sum(tf.cast(is_too_large, tf.int32)), branches)
         return self._refined(picture, at_corner(corner), found, rigid=True, steps=2)
 
-    def _scaled(self, picture: tf.Tensor, tried: tf.Tensor, candidates: int, found: Found | None = None) -> Match:
+    def _scaled(
+        self, picture: tf.Tensor, scales: tf.Tensor, angles: tf.Tensor, candidates: int, found: Found | None = None
+    ) -> Match:
         """The surest of the likeliest scales and angles."""
         size = tf.shape(picture)[:2] // search.LEVEL
         counts = None if found is None else self._counts(found, tf.zeros([2]), size, search.LEVEL)
-        starts = search.search(picture, self._features[search.LEVEL], self._size, tried, candidates, counts)[0]
+        features = self._features[search.LEVEL]
+        starts = search.search(picture, features, self._size, scales, angles, candidates, counts)
         best = None
         for index in range(candidates):
             start = Placement(*(part[index] for part in starts))
@@ -134,12 +138,19 @@ class Finder:
           The likeliest match; it is none if its score is below `FOUND`.
         """
         match = self._as_it_is(picture, Found.nothing())
-        if len(self._tried) == 1:
+        if not self._is_searched:
             return match
-        tried = tf.constant(self._tried)
-        return tf.cond(
-            match.score >= FOUND, lambda: match, lambda: _surer(match, self._scaled(picture, tried, _CANDIDATES))
-        )
+
+        def unless_found(match: Match, angles: np.ndarray) -> Match:
+            return tf.cond(
+                match.score >= FOUND,
+                lambda: match,
+                lambda: _surer(match, self._scaled(picture, self._scales, angles, _CANDIDATES)),
+            )
+
+        # Most marks are upright, and looking for those takes a fraction of the time.
+        match = unless_found(match, self._angles[:1])
+        return unless_found(match, self._angles[1:]) if len(self._angles) > 1 else match
 
     def most(self, first: Match, picture: tf.Tensor) -> tf.Tensor:
         """How often it may lie over a picture, int32 scalar: a field once, a stamp up to `MOST` times."""
@@ -149,10 +160,10 @@ class Finder:
     def next(self, picture: tf.Tensor, first: Match, found: Found) -> Match:
         """Finds a stamp once more, at the scale and angle of the first one, where it was not found yet."""
         placement = first.placement
-        if len(self._tried) == 1:
+        if not self._is_searched:
             return self._as_it_is(picture, found)
         return tf.cond(
             (placement.scale == 1.0) & (placement.rotation == 0.0),
             lambda: self._as_it_is(picture, found),
-            lambda: self._scaled(picture, tf.stack([placement.scale, placement.rotation])[None], 1, found),
+            lambda: self._scaled(picture, placement.scale[None], placement.rotation[None], 1, found),
         )

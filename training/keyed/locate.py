@@ -27,7 +27,7 @@ _NOISE = 2.0 / 255.0  # added to a gradient's local strength: flat areas are not
 _CLIP = 3.0  # a natural edge counts no more than this many times its neighbourhood
 # Share of the largest energy that is added to each: an offset where little of the mark shows needs more evidence.
 DAMPING = 0.05
-_FFT_MULTIPLE = 64
+_FFT_MULTIPLE = 32
 
 
 class PictureFields(NamedTuple):
@@ -113,31 +113,58 @@ def expected_gradients(fields: PictureFields, layer: tf.Tensor) -> tf.Tensor:
     return tf.concat([expected[0], expected[1]], axis=0)
 
 
-def score_map(fields: PictureFields, canvas: CanvasFeatures) -> tf.Tensor:
+class Spectra(NamedTuple):
+    """Conjugate Fourier transforms of a canvas's fields.
+
+    Attributes:
+      gradients, products: complex64 `[.., P, Q / 2 + 1]`, of those of `CanvasFeatures`.
+      size: int32 `[2]`, (P, Q).
+    """
+
+    gradients: tf.Tensor
+    products: tf.Tensor
+    size: tf.Tensor
+
+
+def spectra(canvas: CanvasFeatures, picture_size: tf.Tensor, wraps: tf.Tensor | bool = False) -> Spectra:
+    """Transforms a canvas for pictures of one size.
+
+    Args:
+      canvas: at the pictures' resolution.
+      picture_size: int32 `[2]`, their height and width.
+      wraps: whether only offsets matter at which the picture lies inside the canvas: at others, what is beyond the
+        canvas's border is its other side, and the transforms are smaller.
+    """
+    shape = tf.constant(canvas.products.shape[1:])
+    size = tf.where(wraps, tf.maximum(shape, picture_size), shape + picture_size)
+    size = -(-size // _FFT_MULTIPLE) * _FFT_MULTIPLE
+    flat = tf.concat([canvas.gradients[:, 0], canvas.gradients[:, 1]], axis=0)
+    of = [tf.math.conj(tf.signal.rfft2d(fields, size)) for fields in (flat, tf.constant(canvas.products))]
+    return Spectra(*of, size)
+
+
+def score_map(fields: PictureFields, canvas: CanvasFeatures, transformed: Spectra | None = None) -> tf.Tensor:
     """Scores every offset of a canvas.
 
     Args:
       fields: of the picture.
       canvas: at the picture's resolution.
+      transformed: of the canvas, for pictures of this size; computed if there are none.
 
     Returns:
-      float32 `[P, Q]`, P at least the sum of both heights, Q of both widths: the score with the canvas's top left
-      corner at pixel `(i - 1, j - 1)`, negative offsets being counted from the end, as FFTs have it.
+      float32 `[P, Q]`, `Spectra.size`: the score with the canvas's top left corner at pixel `(i - 1, j - 1)`, negative
+      offsets being counted from the end, as FFTs have it.
     """
-    picture_shape = tf.shape(fields.products)[1:]
-    canvas_shape = tf.constant(canvas.products.shape[1:])
-    size = -(-(picture_shape + canvas_shape) // _FFT_MULTIPLE) * _FFT_MULTIPLE
+    of_canvas = spectra(canvas, tf.shape(fields.products)[1:]) if transformed is None else transformed
 
-    def correlated(picture_fields: tf.Tensor, canvas_fields: tf.Tensor) -> tf.Tensor:
-        spectrum = tf.math.conj(tf.signal.rfft2d(canvas_fields, size)) * tf.signal.rfft2d(picture_fields, size)
-        return tf.signal.irfft2d(tf.reduce_sum(spectrum, axis=0), size)
+    def correlated(picture_fields: tf.Tensor, conjugate: tf.Tensor) -> tf.Tensor:
+        spectrum = conjugate * tf.signal.rfft2d(picture_fields, of_canvas.size)
+        return tf.signal.irfft2d(tf.reduce_sum(spectrum, axis=0), of_canvas.size)
 
     mixed = tf.einsum("kr,kdhw->rdhw", canvas.gradient_mixing, fields.gradients)
-    flat = tf.concat([mixed[:, 0], mixed[:, 1]], axis=0)
-    canvas_flat = tf.concat([canvas.gradients[:, 0], canvas.gradients[:, 1]], axis=0)
-    matched = correlated(flat, canvas_flat)
+    matched = correlated(tf.concat([mixed[:, 0], mixed[:, 1]], axis=0), of_canvas.gradients)
     mixed = tf.einsum("kv,khw->vhw", canvas.product_mixing, fields.products)
-    energy = tf.maximum(0.0, correlated(mixed, tf.constant(canvas.products)))
+    energy = tf.maximum(0.0, correlated(mixed, of_canvas.products))
     return matched / tf.sqrt(energy + DAMPING * tf.reduce_max(energy) + 1e-12)
 
 

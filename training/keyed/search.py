@@ -22,21 +22,18 @@ _SCALE_STEP = 1.03
 _ANGLE_STEP = math.radians(1.5)
 
 
-def hypotheses(scales: tuple[float, float], degrees: tuple[float, float]) -> np.ndarray:
-    """Scales and angles to try.
+def scales_to_try(low: float, high: float) -> np.ndarray:
+    """Scales between two, near enough to each other that the mark is seen at one of them: float32 `[S]`."""
+    low, high = np.log((low, high))
+    count = 1 + math.ceil((high - low) / math.log(_SCALE_STEP))
+    return np.exp(np.linspace(low, high, count)).astype(np.float32)
 
-    Args:
-      scales: lowest and highest.
-      degrees: likewise, counter-clockwise.
 
-    Returns:
-      float32 `[K, 2]`, scale and radians.
-    """
-    low, high = np.log(scales)
-    scale = np.exp(np.linspace(low, high, 1 + math.ceil((high - low) / math.log(_SCALE_STEP))))
-    first, last = np.radians(degrees)
-    angle = np.linspace(first, last, 1 + math.ceil((last - first) / _ANGLE_STEP))
-    return np.stack(np.meshgrid(scale, angle, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.float32)
+def angles_to_try(first: float, last: float) -> np.ndarray:
+    """Likewise angles, in degrees, counter-clockwise: float32 `[A]`, radians, the smallest first."""
+    first, last = np.radians((first, last))
+    angles = np.linspace(first, last, 1 + math.ceil((last - first) / _ANGLE_STEP))
+    return angles[np.argsort(np.abs(angles))].astype(np.float32)
 
 
 def _turned(small: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
@@ -52,50 +49,55 @@ def search(
     picture: tf.Tensor,
     canvas: CanvasFeatures,
     canvas_size: tuple[int, int],
-    tried: np.ndarray | tf.Tensor,
+    scales: tf.Tensor,
+    angles: tf.Tensor,
     best: int,
     counts: tf.Tensor | None = None,
-) -> tuple[Placement, tf.Tensor]:
-    """Scores every hypothesis.
+) -> Placement:
+    """Scores every scale with every angle.
 
     Args:
       picture: float32 `[H, W, 3]` in 0..1.
       canvas: its fields at `1 / LEVEL` of its resolution.
       canvas_size: height and width of the canvas.
-      tried: see `hypotheses`.
+      scales: float32 `[S]`; angles: float32 `[A]`, radians.
       best: how many to return.
       counts: float32 `[h, w]`, the picture at a lower resolution: 0 for what is to be left out, else 1.
 
     Returns:
-      Placements with a leading dimension of `best`, the likeliest first, right within a few pixels, and their scores.
+      Placements with a leading dimension of `best`, the likeliest first, right within a few pixels.
     """
     size = tf.cast(tf.shape(picture)[:2], tf.float32)
 
-    def attempt(hypothesis: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        scale, angle = tf.unstack(hypothesis)
+    def at_scale(scale: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        extent_there = scale * tf.constant(canvas_size, tf.float32)
         # A canvas that fills the picture shows enough of itself in a window.
-        fills = tf.reduce_all(scale * tf.constant(canvas_size, tf.float32) > 0.5 * size)
-        side = tf.where(fills & (counts is None), tf.minimum(size, scale * _WINDOW), size)
+        fills = tf.reduce_all(extent_there > 0.5 * size) & (counts is None)
+        side = tf.where(fills, tf.minimum(size, scale * _WINDOW), size)
         start, extent = tf.cast((size - side) / 2.0, tf.int32), tf.cast(side, tf.int32)
         seen = tf.slice(picture, tf.concat([start, [0]], 0), tf.concat([extent, [3]], 0))
         shrunk_size = tf.maximum(8, tf.cast(tf.round(side / (LEVEL * scale)), tf.int32))
         small = tf.image.resize(seen, shrunk_size, antialias=True)
-        counted = None
-        if counts is not None:
-            counted = _turned(tf.image.resize(counts[..., None], shrunk_size), angle)[..., 0]
-        fields = locate.picture_fields(_turned(small, angle), LEVEL, counted)
-        score, corner = locate.best_offset(locate.score_map(fields, canvas), shrunk_size)
-        # From the turned frame's pixels to the picture's; the resized picture is a whole number of pixels.
-        y, x = tf.unstack(tf.cast(corner, tf.float32))
-        sine, cosine = tf.sin(angle), tf.cos(angle)
-        turned = tf.stack([cosine * y - sine * x, sine * y + cosine * x])
-        return score, tf.cast(start, tf.float32) + turned * tf.cast(extent, tf.float32) / tf.cast(
-            shrunk_size, tf.float32
-        )
+        counted = None if counts is None else tf.image.resize(counts[..., None], shrunk_size)
+        wraps = tf.reduce_all(extent_there > size) & (counts is None)
+        transformed = locate.spectra(canvas, shrunk_size, wraps)
 
-    signature = (tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float32))
-    tried = tf.convert_to_tensor(tried)
-    scores, corners = tf.map_fn(attempt, tried, fn_output_signature=signature, parallel_iterations=2)
-    scores, index = tf.math.top_k(scores, best)
-    chosen = tf.gather(tried, index)
-    return Placement(tf.gather(corners, index), chosen[:, 0], chosen[:, 1]), scores
+        def at_angle(angle: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            turned_counts = None if counted is None else _turned(counted, angle)[..., 0]
+            fields = locate.picture_fields(_turned(small, angle), LEVEL, turned_counts)
+            score, corner = locate.best_offset(locate.score_map(fields, canvas, transformed), shrunk_size)
+            # From the turned frame's pixels to the picture's; the resized picture is a whole number of pixels.
+            y, x = tf.unstack(tf.cast(corner, tf.float32))
+            sine, cosine = tf.sin(angle), tf.cos(angle)
+            turned = tf.stack([cosine * y - sine * x, sine * y + cosine * x])
+            pixels = turned * tf.cast(extent, tf.float32) / tf.cast(shrunk_size, tf.float32)
+            return score, tf.cast(start, tf.float32) + pixels
+
+        signature = (tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float32))
+        return tf.map_fn(at_angle, angles, fn_output_signature=signature, parallel_iterations=1)
+
+    signature = (tf.TensorSpec([None], tf.float32), tf.TensorSpec([None, 2], tf.float32))
+    scores, corners = tf.map_fn(at_scale, scales, fn_output_signature=signature, parallel_iterations=2)
+    _, index = tf.math.top_k(tf.reshape(scores, [-1]), best)
+    corners, count = tf.gather(tf.reshape(corners, [-1, 2]), index), tf.size(angles)
+    return Placement(corners, tf.gather(scales, index // count), tf.gather(angles, index % count))

@@ -19,11 +19,11 @@ def test_an_unknown_scale_and_angle_are_found(crops, name, corner, scale, degree
     features = canvas_features.canvas_features(canvas_features.shrunk(layer, search.LEVEL))
     true = placement.Placement(*(tf.constant(value, tf.float32) for value in (corner, scale, math.radians(degrees))))
     over = placement.over_picture(tf.constant(layer), true, tf.constant([256, 256])).numpy()
-    tried = search.hypotheses((0.7, 1.5), (-3.0, 3.0))
+    scales, angles = search.scales_to_try(0.7, 1.5), search.angles_to_try(-3.0, 3.0)
 
     @tf.function
     def found(picture):
-        starts, _ = search.search(picture, features, layer.shape[:2], tried, 1)
+        starts = search.search(picture, features, layer.shape[:2], scales, angles, 1)
         start = placement.Placement(starts.corner[0], starts.scale[0], starts.rotation[0])
         return refine.refine(picture, tf.constant(layer), start, rigid=False, steps=5)
 
