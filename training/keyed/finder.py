@@ -13,6 +13,8 @@ from training.keyed.refine import Match, refine, window
 
 # Highest scores of pictures without the canvas are about 10, seldom 20.
 FOUND = 25.0
+# A match that less of the canvas agrees on may be one at a wrong scale.
+_CONSENSUS = 0.85
 MOST = 16  # repetitions of a stamp
 _LEVELS = (1, 2, 4)
 # Points of an FFT, above which the search goes on at half the resolution.
@@ -143,7 +145,7 @@ class Finder:
 
         def unless_found(match: Match, angles: np.ndarray) -> Match:
             return tf.cond(
-                match.score >= FOUND,
+                (match.score >= FOUND) & (match.consensus >= _CONSENSUS),
                 lambda: match,
                 lambda: _surer(match, self._scaled(picture, self._scales, angles, _CANDIDATES)),
             )

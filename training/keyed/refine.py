@@ -18,6 +18,7 @@ _WINDOW = 320  # pixels a side that are looked at: more costs time and says litt
 _BLOCK = 64
 _REACH = 6  # pixels a block may have moved
 _SURE = 3.0  # blocks of lower scores do not count
+_AGREES = 0.4  # of what a block of its energy should say
 _ROBUST = 0.5  # pixels off the common motion from which a block counts less
 _ROUNDS = 4
 _ALMOST = 0.2  # pixels from a whole one: marks are laid on whole pixels far more often than near them
@@ -96,11 +97,13 @@ class Match(NamedTuple):
       placement: where the canvas lies.
       score: float32 scalar, how sure it is; compares with `locate.score_map`.
       opacity: float32 scalar, about how opaque it is, within a fifth.
+      consensus: float32 scalar, 0 to 1, how much of what is seen of the canvas agrees; at a wrong scale only some does.
     """
 
     placement: Placement
     score: tf.Tensor
     opacity: tf.Tensor
+    consensus: tf.Tensor
 
 
 class _Blocks:
@@ -129,10 +132,12 @@ class _Blocks:
     def matched(self, placement: Placement, rigid: bool) -> tuple[Match, Placement]:
         """How well a placement explains the window, and the placement that its blocks agree on."""
         expected, energies = self._expected(placement)
-        agreement, energy = tf.reduce_sum(expected * self._whitened), tf.reduce_sum(energies) + 1e-12
-        return Match(placement, agreement / tf.sqrt(energy), agreement / energy), self._moved(
-            placement, expected, energies, rigid
-        )
+        agreements = tf.reduce_sum(expected * self._whitened, axis=[1, 2, 3])
+        agreement, energy = tf.reduce_sum(agreements), tf.reduce_sum(energies) + 1e-12
+        agrees = tf.cast(agreements > _AGREES * agreement * energies / energy, tf.float32)
+        consensus = tf.reduce_sum(agrees * energies) / energy
+        match = Match(placement, agreement / tf.sqrt(energy), agreement / energy, consensus)
+        return match, self._moved(placement, expected, energies, rigid)
 
     def _moved(self, placement: Placement, expected: tf.Tensor, energies: tf.Tensor, rigid: bool) -> Placement:
         displaced, matched = _peaks(expected, self._whitened)
@@ -181,6 +186,6 @@ def refine(
         is_same = [tf.reduce_all(tf.equal(*pair)) for pair in zip(match.placement, following)]
         return (number <= steps) & ~tf.reduce_all(is_same)
 
-    nowhere = Match(start._replace(scale=tf.zeros([])), tf.zeros([]), tf.zeros([]))
+    nowhere = Match(start._replace(scale=tf.zeros([])), tf.zeros([]), tf.zeros([]), tf.zeros([]))
     _, match, _ = tf.while_loop(goes_on, step, (0, nowhere, start))
     return match
