@@ -10,9 +10,9 @@ import ml_collections
 
 from configs import default
 
-_TILED = "watermark:canvas=bank/*.png,layout=tile,opacity=0.5..1,scale=0.5..1.5,rotate=-45..45,tint=0..0.2"
+_TILED = "watermark:canvas=bank/*.png,layout=tile,opacity=0.6..1,scale=0.5..1.5,rotate=-45..45,tint=0..0.2"
 _SINGLE = "watermark:canvas=bank/*.png,layout=single,opacity=0.6..1,scale=0.6..2,rotate=-10..10"
-_TEXT = "text:occupancy=2..30,opacity=0.4..1"
+_TEXT = "text:occupancy=2..30,opacity=0.5..1"
 _JPEG = "jpeg:quality=70..100"
 
 
@@ -22,6 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.source = f"{_TILED}+{_JPEG}@0.45|{_SINGLE}+{_JPEG}@0.25|{_TEXT}+{_JPEG}@0.25|clean"
     config.target = "clean"
     config.model.features = (48, 72, 96, 120)  # its SavedModel comes with the project, and stays below 8 MB so
+    config.data.crop, config.batch_size = 192, 8  # a word or two of a mark fit into a crop
+    config.covered_weight = 1.0  # of a stranger's mark, finding what is none is the more frequent error
     config.ema = 0.999
     config.steps = 200_000
     config.max_minutes = 120.0

@@ -33,6 +33,10 @@ _EXPORT_DIR = flags.DEFINE_string(
 _VERSION = flags.DEFINE_integer(
     "version", None, "The version to write; default: one more than the largest.", flag_values=_FLAGS
 )
+_CAUTION = flags.DEFINE_float(
+    "caution", 0.0, "How much surer than even, in logits, the network must be that a pixel is covered: 1 to 3 keep "
+    "more of the uncovered picture as it is, and leave more of overlays.", -10.0, 10.0, flag_values=_FLAGS,
+)  # fmt: skip
 _TILE = flags.DEFINE_integer(
     "tile", None, "Side of a tile in pixels; default: 512, or five times the halo if more.", 1, flag_values=_FLAGS
 )
@@ -49,6 +53,7 @@ def export(
     workdir: str,
     export_dir: str,
     *,
+    caution: float = 0.0,
     version: int | None = None,
     tile: int | None = None,
     max_untiled_pixels: int | None = None,
@@ -58,6 +63,7 @@ def export(
 
     Args:
       workdir: training's folder.
+      caution: see `training.models.head.be_cautious`.
       export_dir, version, tile, max_untiled_pixels, max_pixels: see `saved_model.write_saved_model`.
 
     Returns:
@@ -68,13 +74,16 @@ def export(
     """
     # Training's models take seconds to import: not for --help and typing errors.
     from training import exportable
+    from training.models import head
 
     trained = exportable.load(workdir)
+    if caution:
+        head.be_cautious(trained.network, caution)
     return saved_model.write_saved_model(
         trained.network,
         stride=trained.stride,
         halo=trained.halo,
-        info=trained.info,
+        info={**trained.info, "caution": caution},
         export_dir=export_dir,
         version=version,
         tile=tile,
@@ -93,6 +102,7 @@ def main(argv: Sequence[str]) -> None:
     path = export(
         _WORKDIR.value,
         _EXPORT_DIR.value,
+        caution=_CAUTION.value,
         version=_VERSION.value,
         tile=_TILE.value,
         max_untiled_pixels=_MAX_UNTILED_PIXELS.value,

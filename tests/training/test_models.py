@@ -13,7 +13,7 @@ from configs import srresnet as srresnet_config
 from configs.command_line import UserError
 from serving.tiling import Tiling, restore_any_size
 from training import models
-from training.models import nafnet, repair, srresnet, unet
+from training.models import head, nafnet, repair, srresnet, unet
 
 # Small, and with more than one block in a row and more than one resolution where a model has them.
 _SMALL = {
@@ -178,6 +178,18 @@ def test_it_learns_to_undo_a_blend_and_to_tell_where_it_is(name, astronaut):
 
     first, *_, last = [step() for _ in range(60)]
     assert last[0] < 0.5 * first[0] and last[1] < 0.6 * first[1]
+
+
+@each_blind_model
+def test_caution_lowers_every_logit_and_nothing_else(name):
+    restorer = _randomised(_small(name))
+    source = _source(restorer, 1, 32, 32)
+    before, logits = restorer.taught(source)
+    head.be_cautious(restorer.network, 1.5)
+    after, lowered = restorer.taught(source)
+    np.testing.assert_allclose(lowered, logits - 1.5, atol=1e-4)
+    presence, less = (np.clip(1.2 / (1 + np.exp(-x.numpy())) - 0.1, 0, 1) for x in (logits, lowered))
+    np.testing.assert_allclose((before - source) * less, (after - source) * presence, atol=1e-3)
 
 
 @pytest.mark.parametrize(

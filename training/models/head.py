@@ -14,6 +14,7 @@ REACH = 1  # samples on each side that the head reads
 # Adam moves every output of the last layer equally fast. Opaque marks need gains of 2 to 10, and a decision needs
 # logits of that size, where a bias needs tenths.
 _SCALE = 4.0
+_OUTPUTS, _NAME = 7, "head"  # gain and bias a channel, and the logit
 
 
 def restorer(picture: tf.Tensor, features: tf.Tensor, fold: int, name: str) -> tf.keras.Model:
@@ -31,7 +32,7 @@ def restorer(picture: tf.Tensor, features: tf.Tensor, fold: int, name: str) -> t
     """
     # In float32 under any policy: half of its bits are too few for 256 levels times a gain.
     conv = tf.keras.layers.Conv2D(
-        7 * fold**2, 2 * REACH + 1, padding="same", kernel_initializer="zeros", dtype="float32"
+        _OUTPUTS * fold**2, 2 * REACH + 1, padding="same", kernel_initializer="zeros", dtype="float32", name=_NAME
     )
     x = conv(features)
     if fold > 1:
@@ -42,3 +43,17 @@ def restorer(picture: tf.Tensor, features: tf.Tensor, fold: int, name: str) -> t
     presence = tf.clip_by_value(1.2 * tf.sigmoid(logits) - 0.1, 0.0, 1.0)
     restored = picture + presence * (gain * (picture - 0.5) + bias)
     return tf.keras.Model(picture, [restored, logits], name=name)
+
+
+def be_cautious(network: tf.keras.Model, caution: float) -> None:
+    """Makes a network leave more pixels as they are, for good.
+
+    Args:
+      network: ended by `restorer`; its weights are changed.
+      caution: that an overlay's logits are lowered by. At 0 nothing changes; at 2 the network must be about seven times
+        as sure as before.
+    """
+    (bias,) = [weight for weight in network.get_layer(_NAME).weights if weight.shape.rank == 1]
+    values = bias.numpy()
+    values[_OUTPUTS - 1 :: _OUTPUTS] -= caution / _SCALE
+    bias.assign(values)
