@@ -3,9 +3,10 @@
     python -m serving.key --canvas=mark.png --export_dir=runs/mark/export
 
 In: the mark as it was laid over the pictures, an RGBA picture: a field larger than the pictures, of which each shows
-some part, or a stamp that lies somewhere in them. Out: the next version, like `serving.export` writes it, for the same
-servers and clients. A picture in which the canvas is not found comes back untouched, and so do pixels that it leaves
-uncovered. The signature `restore` has further outputs:
+some part, or a stamp that lies somewhere in them, once or several times.
+
+Out: the next version, like `serving.export` writes it, for the same servers and clients. A picture in which the canvas
+is not found comes back untouched, and so do pixels that it leaves uncovered. `restore` has further outputs:
 
     score      float32 [N]      how sure it is that the canvas is there
     transform  float32 [N, 4]   dy, dx, scale, rotation in radians of the canvas

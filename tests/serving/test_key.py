@@ -17,7 +17,7 @@ def keyed(request, tmp_path_factory):
     """The canvas, and the loaded export."""
     folder = tmp_path_factory.mktemp("keyed")
     CANVASES[request.param].save(folder / "mark.png")
-    version = key(str(folder / "mark.png"), str(folder / "export"), repair="")
+    version = key(str(folder / "mark.png"), str(folder / "export"), repair="", scale="1", rotate="0")
     assert version == folder / "export" / "1"
     return np.asarray(CANVASES[request.param]), tf.saved_model.load(str(version))
 
@@ -60,6 +60,60 @@ def test_any_size_is_answered(keyed, size):
     picture = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
     restored = keyed[1].signatures["restore"](images=tf.constant(picture))["restored"]
     assert restored.shape == picture.shape
+
+
+@pytest.fixture(scope="module")
+def repairing(tmp_path_factory):
+    """An export for a stamp as `serving.key` writes it by default."""
+    folder = tmp_path_factory.mktemp("repairing")
+    CANVASES["one stamp"].save(folder / "mark.png")
+    return tf.saved_model.load(str(key(str(folder / "mark.png"), str(folder / "export"))))
+
+
+def _psnr(restored, clean, covered):
+    return 10 * np.log10(255**2 / np.square(restored.astype(float) - clean)[covered].mean())
+
+
+def test_a_stamp_is_found_as_often_as_it_lies_there(repairing, astronaut):
+    stamp = np.asarray(CANVASES["one stamp"])
+    once, one = lay(astronaut, stamp, (60, 20), 0.9)
+    twice, two = lay(once, stamp, (330, 150), 0.7)
+    thrice, three = lay(twice, stamp, (470, -30), 0.8)  # partly outside
+    restored = repairing.signatures["restore"](images=tf.constant(thrice[None]))["restored"].numpy()[0]
+    for covered in (one, two, three):
+        assert _psnr(restored, astronaut, covered) > 40
+    uncovered = ~(one | two | three)
+    np.testing.assert_array_equal(restored[uncovered], thrice[uncovered])
+
+
+def test_what_jpeg_leaves_is_repaired(repairing, tmp_path, astronaut):
+    laid, covered = lay(astronaut, np.asarray(CANVASES["one stamp"]), (300, 90), 0.9, jpeg=85)
+    CANVASES["one stamp"].save(tmp_path / "mark.png")
+    plain = tf.saved_model.load(str(key(str(tmp_path / "mark.png"), str(tmp_path / "export"), repair="")))
+    inverted, repaired = (
+        model.signatures["restore"](images=tf.constant(laid[None]))["restored"].numpy()[0]
+        for model in (plain, repairing)
+    )
+    assert _psnr(repaired, astronaut, covered) > _psnr(inverted, astronaut, covered) + 2
+    np.testing.assert_array_equal(repaired[~covered], laid[~covered])
+
+
+def test_a_scaled_and_turned_stamp_is_found(repairing, astronaut):
+    stamp = CANVASES["one stamp"]
+    scaled = stamp.resize((round(1.4 * stamp.width), round(1.4 * stamp.height)), Image.Resampling.BICUBIC)
+    turned = np.asarray(scaled.rotate(2, Image.Resampling.BICUBIC, expand=True))
+    laid, covered = lay(astronaut, turned, (200, 40), 0.9)
+    found = repairing.signatures["restore"](images=tf.constant(laid[None]))
+    _, _, scale, rotation = found["transform"].numpy()[0]
+    assert scale == pytest.approx(1.4, rel=0.01)
+    assert np.degrees(rotation) == pytest.approx(2, abs=0.2)
+    assert _psnr(found["restored"].numpy()[0], astronaut, covered) > _psnr(laid, astronaut, covered) + 8
+
+
+def test_a_range_that_is_none_is_named(tmp_path):
+    CANVASES["one stamp"].save(tmp_path / "mark.png")
+    with pytest.raises(UserError, match="--scale=2..1: 2..1 must rise within 0.25..4"):
+        key(str(tmp_path / "mark.png"), str(tmp_path / "export"), repair="", scale="2..1")
 
 
 def test_what_is_no_canvas_is_named(tmp_path):

@@ -74,6 +74,9 @@ class Finder:
             level: canvas_features.canvas_features(canvas_features.shrunk(layer, level)) for level in _LEVELS
         }
         self._scales, self._angles = search.scales_to_try(*scales), search.angles_to_try(*degrees)
+        # Traced once, and called wherever they are needed: a graph of everything inlined takes minutes to write.
+        self._refined, self._as_it_is = tf.function(self._refined), tf.function(self._as_it_is)
+        self._scaled = tf.function(self._scaled)
         self._is_searched = len(self._scales) * len(self._angles) > 1
 
     @property

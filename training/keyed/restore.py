@@ -69,6 +69,8 @@ class KeyedRestorer:
         self._stride = repair.stride if repair else 1
         # Whole strides, so that the network sees a tile on the grid that it sees the picture on.
         self._halo = -(-repair.halo // repair.stride) * repair.stride if repair else 0
+        # Traced once, though called for several tiles and marks.
+        self._tile = tf.function(self._tile)
         self.variables = repair.network.variables if repair else []
 
     def _fit(self, picture: tf.Tensor, match: Match) -> _Layer:

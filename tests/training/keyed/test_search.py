@@ -30,8 +30,9 @@ def test_an_unknown_scale_and_angle_are_found(crops, name, corner, scale, degree
     right = 0
     for clean in crops[:5]:
         laid = np.round((clean / 255 * (1 - 0.9 * over[..., 3:]) + 0.9 * over[..., :3]) * 255) / 255
-        where, score, _ = found(tf.constant(laid, tf.float32))
+        match = found(tf.constant(laid, tf.float32))
+        where = match.placement
         again = placement.over_picture(tf.constant(layer), where, tf.constant([256, 256])).numpy()
-        right += bool(np.abs(again - over)[..., 3].sum() < 0.15 * over[..., 3].sum() and float(score) > 20)
+        right += bool(np.abs(again - over)[..., 3].sum() < 0.15 * over[..., 3].sum() and float(match.score) > 20)
         assert float(where.scale) == pytest.approx(scale, rel=0.005)
     assert right == 5
