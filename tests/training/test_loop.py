@@ -66,7 +66,7 @@ def test_the_best_weights_are_exportable_and_do_what_validation_said(trained):
     config, workdir, _ = trained
     loaded = exportable.load(str(workdir))
     validation = Validation(config)
-    again = validation.judge(make_restore(loaded.network)(validation.corrupted))
+    again = validation.judge(make_restore(loaded.network)(validation.source))
     assert again["psnr"] == pytest.approx(loaded.info["validation_psnr"], abs=0.01)
     assert loaded.stride == 4 and loaded.info["step"] in (30, 60)
     json.dumps(loaded.info)
@@ -198,7 +198,7 @@ def test_an_average_of_the_weights_is_what_is_judged_and_exported(dataset, canva
     config = _config(dataset, canvas_path, ema=0.9, steps=30)
     figures = _train(config, tmp_path)
     validation, loaded = Validation(config), exportable.load(str(tmp_path))
-    assert validation.judge(make_restore(loaded.network)(validation.corrupted)) == pytest.approx(figures, abs=0.01)
+    assert validation.judge(make_restore(loaded.network)(validation.source)) == pytest.approx(figures, abs=0.01)
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(tmp_path / "checkpoints")))
     kernel = next(
         name for name in reader.get_variable_to_shape_map() if name.startswith("network/") and "kernel" in name
