@@ -34,7 +34,7 @@ _EXPORT_DIR = flags.DEFINE_string(
     "export_dir", None, "The folder that holds the version folders; made if missing.", flag_values=_FLAGS
 )
 _REPAIR = flags.DEFINE_string(
-    "repair", None, "A repair network's workdir; default: the one that comes with Cleanplate.", flag_values=_FLAGS
+    "repair", None, "A repair network's workdir, empty for none; default: the one that comes along.", flag_values=_FLAGS
 )
 _SCALE = flags.DEFINE_string("scale", "0.5..2", "Scales that pictures may show the mark at.", flag_values=_FLAGS)
 _ROTATE = flags.DEFINE_string("rotate", "-3..3", "Degrees that they may show it turned by.", flag_values=_FLAGS)
