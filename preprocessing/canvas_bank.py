@@ -3,7 +3,8 @@
     write("bank", count=300, seed=0)
 
 Out: FOLDER/
-    000.png, 001.png, …    RGBA: captions, dates and logos of random size, colour, opacity, outline and font
+    000.png, 001.png, …    RGBA: captions, dates and logos of random size, colour, opacity, outline and
+                           font, on translucent panels at times
 
 They say random letters and are shaped like nobody's mark.
 """
@@ -73,11 +74,13 @@ def draw(rng: np.random.Generator, faces: Sequence[str | None]) -> Image.Image:
     elif kind == "date":
         stamp = _date(rng, faces)
     elif kind == "logo":
-        stamp = _logo(rng, round(rng.uniform(30, 140)))
+        stamp = _logo(rng, round(np.exp(rng.uniform(np.log(30), np.log(240)))))
     else:
         text = _caption(rng, faces)
         stamp = _side_by_side(_logo(rng, max(24, round(text.height * rng.uniform(0.8, 2.5)))), text, rng.random() < 0.5)
-    return _with_shadow(stamp, rng) if rng.random() < 0.25 else stamp
+    if rng.random() < 0.25:
+        stamp = _with_shadow(stamp, rng)
+    return _on_panel(stamp, rng) if rng.random() < 0.25 else stamp
 
 
 def _color(rng: np.random.Generator) -> str:
@@ -135,17 +138,16 @@ def _date(rng: np.random.Generator, faces: Sequence[str | None]) -> Image.Image:
 
 
 def _logo(rng: np.random.Generator, side: int) -> Image.Image:
-    """One to three shapes in one or two colours."""
+    """One to three shapes in one or two colours, each colour with an opacity of its own."""
     large = side * _OVERSAMPLED
     ink = Image.new("RGBA", (large, large), (0, 0, 0, 0))
-    colors = [_color(rng), _color(rng)]
-    opacity = round(255 * rng.uniform(0.3, 1.0))
+    paints = [(_color(rng), round(255 * rng.uniform(0.2, 1.0))) for _ in range(2)]
     for number in range(rng.integers(1, 4)):
         mask = Image.new("L", (large, large))
         _shape(rng, ImageDraw.Draw(mask), large)
-        solid = Image.new("RGBA", (large, large), colors[number % 2])
+        solid = Image.new("RGBA", (large, large), paints[number % 2][0])
+        solid.putalpha(paints[number % 2][1])
         ink.paste(solid, (0, 0), mask)
-    ink.putalpha(ink.getchannel("A").point(lambda alpha: alpha * opacity // 255))
     return ink.convert("RGBa").resize((side, side), Image.Resampling.BOX).convert("RGBA")
 
 
@@ -191,6 +193,30 @@ def _side_by_side(first: Image.Image, second: Image.Image, stacked: bool) -> Ima
     for image, place in zip((first, second), places):
         both.paste(image, place)
     return both
+
+
+def _on_panel(stamp: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A translucent bar, plate or slanted panel behind, about as large."""
+    size = np.round(np.array(stamp.size) * rng.uniform((0.7, 0.9), (1.3, 2.0))).astype(int)
+    width, height = np.maximum(size, 8)
+    slant = round(height * rng.uniform(-1.0, 1.0)) if rng.random() < 0.5 else 0
+    mask = Image.new("L", ((width + abs(slant)) * _OVERSAMPLED, height * _OVERSAMPLED))
+    pen, reach, bottom = ImageDraw.Draw(mask), mask.width - 1, mask.height - 1
+    if slant:
+        left, right = (abs(slant) * _OVERSAMPLED, 0) if slant > 0 else (0, abs(slant) * _OVERSAMPLED)
+        pen.polygon([(left, 0), (reach - right, 0), (reach - left, bottom), (right, bottom)], fill=255)
+    elif rng.random() < 0.2:
+        pen.ellipse((0, 0, reach, bottom), fill=255)
+    else:
+        pen.rounded_rectangle((0, 0, reach, bottom), round(height * rng.choice([0.0, rng.uniform(0.0, 0.8)])), fill=255)
+    opacity = rng.uniform(0.15, 0.8)
+    panel = Image.new("RGBA", (mask.width // _OVERSAMPLED, mask.height // _OVERSAMPLED), _color(rng))
+    panel.putalpha(mask.resize(panel.size, Image.Resampling.BOX).point(lambda value: round(value * opacity)))
+    whole = Image.new("RGBA", (max(panel.width, stamp.width), max(panel.height, stamp.height)), (0, 0, 0, 0))
+    whole.paste(panel, ((whole.width - panel.width) // 2, (whole.height - panel.height) // 2))
+    above = Image.new("RGBA", whole.size, (0, 0, 0, 0))
+    above.paste(stamp, ((whole.width - stamp.width) // 2, (whole.height - stamp.height) // 2))
+    return Image.alpha_composite(whole, above)
 
 
 def _with_shadow(stamp: Image.Image, rng: np.random.Generator) -> Image.Image:
