@@ -1,6 +1,11 @@
-"""Writes a SavedModel that restores pictures under one known canvas, with no training.
+r"""Writes a SavedModel that restores pictures under one known canvas, with no training.
 
     python -m serving.key --canvas=mark.png --export_dir=runs/mark/export
+
+    python -m serving.key --canvas=mark.png --export_dir=runs/mark/export \
+        --refine=configs/refine.py --refine.data.dir=tfrecords --workdir=runs/mark/refine
+
+The second one trains the repair network some more, on that mark over one's own pictures.
 
 In: the mark as it was laid over the pictures, an RGBA picture: a field larger than the pictures, of which each shows
 some part, or a stamp that lies somewhere in them, once or several times.
@@ -18,8 +23,10 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
+import ml_collections
 import numpy as np
 from absl import flags
+from ml_collections import config_flags
 
 from configs import canvas_file, command_line, entry_flags
 from configs.command_line import UserError
@@ -41,6 +48,9 @@ _ROTATE = flags.DEFINE_string("rotate", "-3..3", "Degrees that they may show it 
 _VERSION = flags.DEFINE_integer(
     "version", None, "The version to write; default: one more than the largest.", flag_values=_FLAGS
 )
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "That run's folder; the same command continues from there.", flag_values=_FLAGS
+)
 _MAX_PIXELS = flags.DEFINE_integer(
     "max_pixels", saved_model.DEFAULT_MAX_PIXELS, "Larger pictures are refused.", 1, flag_values=_FLAGS
 )
@@ -54,6 +64,41 @@ def _range(flag: str, text: str, within: tuple[float, float]) -> tuple[float, fl
     except ValueError as error:
         raise UserError(f"--{flag}={text}: {error}") from None
     return value.low, value.high
+
+
+def refine(config: ml_collections.ConfigDict, canvas: str, workdir: str, repair: str | None = None) -> bool:
+    """Fine-tunes the repair network for a canvas.
+
+    Args:
+      config: a recipe of the repair network, `configs/refine.py`; without a `source` it gets the canvas, and
+        without an `init` the network to start from.
+      canvas: path of an RGBA picture.
+      workdir: the run's folder.
+      repair: see `key`.
+
+    Returns:
+      Whether it came to its end, rather than being stopped by a signal.
+
+    Raises:
+      UserError: the recipe is no repair network's, starts from none, or cannot be run.
+    """
+    if config.model.name != "repair":
+        raise UserError(
+            f"--refine: config.model.name is {config.model.name!r}; name a recipe such as configs/refine.py"
+        )
+    if repair == "":
+        raise UserError("--repair= and --refine contradict: there is no network to refine")
+    from configs.stopping import stop_asked
+    from training import devices, loop
+
+    with config.unlocked():
+        config.source = config.source or f"watermark:canvas={canvas},opacity=0.4..1"
+        config.init = config.init or repair or str(_PRETRAINED)
+    config.lock()
+    compute_dtype, stop = devices.use_precision("auto"), stop_asked()
+    strategy, jit_compile = devices.strategy("auto"), devices.use_jit("auto")
+    loop.train_and_evaluate(config, workdir, strategy, jit_compile, "device", stop, None, compute_dtype)
+    return not stop.is_set()
 
 
 def key(
@@ -115,10 +160,18 @@ def main(argv: Sequence[str]) -> None:
     for flag in (_CANVAS, _EXPORT_DIR):
         if not flag.value:
             raise UserError(f"--{flag.name} is missing; python -m serving.key --help shows a whole command")
+    repair = _REPAIR.value
+    recipe = flags.FLAGS["refine"].value
+    if recipe is not None:
+        if not _WORKDIR.value:
+            raise UserError("--workdir is missing: --refine keeps its checkpoints there")
+        if not refine(recipe, _CANVAS.value, _WORKDIR.value, repair):
+            return
+        repair = _WORKDIR.value
     path = key(
         _CANVAS.value,
         _EXPORT_DIR.value,
-        repair=_REPAIR.value,
+        repair=repair,
         scale=_SCALE.value,
         rotate=_ROTATE.value,
         version=_VERSION.value,
@@ -130,6 +183,8 @@ def main(argv: Sequence[str]) -> None:
 def run() -> None:
     """The console script."""
     entry_flags.adopt(_FLAGS)
+    # A recipe's fields become flags while the command line is parsed, and that among the process's own alone.
+    config_flags.DEFINE_config_file("refine", None, "A recipe: fine-tune the repair network for this mark first.")
     command_line.run(main)
 
 

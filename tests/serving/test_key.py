@@ -1,16 +1,23 @@
 """A keyed export restores what its canvas covers, leaves the rest alone, and serves like any other."""
 
 import io
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
+from configs import default
 from configs.command_line import UserError
-from serving.key import key
+from serving.key import key, refine
 from tests.marks import CANVASES, lay
 from training.keyed.restore import KeyedRestorer
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", params=["white and dark", "one stamp"])
@@ -106,6 +113,32 @@ def test_a_scaled_and_turned_stamp_is_found(repairing, astronaut):
     assert scale == pytest.approx(1.4, rel=0.01)
     assert np.degrees(rotation) == pytest.approx(2, abs=0.2)
     assert _psnr(found["restored"].numpy()[0], astronaut, covered) > _psnr(laid, astronaut, covered) + 8
+
+
+def test_a_mark_of_another_brightness_is_taken_off(keyed, astronaut):
+    canvas, loaded = keyed
+    darker = np.rint(canvas * np.array([0.8, 0.85, 0.9, 1.0])).astype(np.uint8)
+    laid, covered = lay(astronaut, darker, _corner(canvas), 0.9)
+    found = loaded.signatures["restore"](images=tf.constant(laid[None]))
+    assert _psnr(found["restored"].numpy()[0], astronaut, covered) > 36
+
+
+def test_the_repair_network_can_be_refined_for_a_mark(dataset, tmp_path):
+    CANVASES["one stamp"].save(tmp_path / "mark.png")
+    command = [sys.executable, "-m", "serving.key", f"--canvas={tmp_path}/mark.png", f"--export_dir={tmp_path}/export"]
+    command += ["--scale=1", "--rotate=0", f"--workdir={tmp_path}/refine", "--refine=configs/refine.py"]
+    fields = {"data.dir": dataset, "data.crop": 48, "data.shuffle_crops": 8, "batch_size": 2, "steps": 3}
+    command += [f"--refine.{name}={value}" for name, value in (fields | {"val_crops": 2, "val_crop": 64}).items()]
+    subprocess.run(command, check=True, cwd=REPOSITORY)
+    info = json.loads((tmp_path / "export" / "1" / "export_info.json").read_text())
+    assert info["repair"]["step"] == 3
+    assert info["repair"]["config"]["source"] == f"watermark:canvas={tmp_path}/mark.png,opacity=0.4..1"
+    assert info["repair"]["config"]["init"].endswith("pretrained/repair")
+
+
+def test_what_cannot_be_refined_is_named(tmp_path):
+    with pytest.raises(UserError, match="config.model.name is 'unet'; name a recipe such as configs/refine.py"):
+        refine(default.get_config(), "mark.png", str(tmp_path))
 
 
 def test_a_range_that_is_none_is_named(tmp_path):

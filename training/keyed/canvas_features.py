@@ -7,29 +7,43 @@ so are the seven products that the energy of that term expands to. A search in f
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
+from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 # Singular values below this share of the largest are colour noise.
 _RANK_TOLERANCE = 0.02
 
 
-@dataclasses.dataclass(frozen=True)
-class CanvasFeatures:
-    """The fields of one canvas at one resolution; the canvas is padded by one transparent pixel on each side.
+class Spanning(NamedTuple):
+    """Few combinations of a canvas's alpha and colour that its gradients are made of.
 
     Attributes:
-      gradients: float32 `[R, 2, h, w]`, fields that span the gradients, along x and y, R of 1 to 4.
-      gradient_mixing: float32 `[4, R]`: gradient i is `sum_r gradient_mixing[i, r] gradients[r]`, i being a, a c_r,
-        a c_g, a c_b.
-      products: float32 `[V, h, w]`, fields that span the products, V of 1 to 7.
-      product_mixing: float32 `[7, V]`, likewise for |grad(a c)|^2 a channel, grad(a c) . grad(a) a channel, |grad a|^2.
+      gradients: float32 `[4, R]`, R of 1 to 4, orthonormal columns: combination r is of a, a c_r, a c_g, a c_b, and
+        the gradients of those are `sum_r gradients[i, r]` times its own.
+      products: float32 `[7, P]`: likewise |grad(a c)|^2 a channel, grad(a c) . grad(a) a channel and |grad a|^2, of the
+        products of pairs of combinations.
     """
 
     gradients: np.ndarray
-    gradient_mixing: np.ndarray
     products: np.ndarray
+
+
+class CanvasFeatures(NamedTuple):
+    """The fields of one canvas at one resolution; the canvas is padded by one transparent pixel on each side.
+
+    Attributes:
+      gradients: float32 `[2, R, h, w]`, along x and y, of the combinations.
+      gradient_mixing: float32 `[4, R]`: what it takes to get those of a, a c_r, a c_g, a c_b.
+      products: float32 `[V, h, w]`, V of 1 to 7.
+      product_mixing: float32 `[7, V]`, likewise for the products of `Spanning`.
+    """
+
+    gradients: tf.Tensor
+    gradient_mixing: np.ndarray
+    products: tf.Tensor
     product_mixing: np.ndarray
 
 
@@ -54,29 +68,55 @@ def shrunk(layer: np.ndarray, factor: int) -> np.ndarray:
     return blocks.mean(axis=(1, 3), dtype=np.float32)
 
 
-def _spanned(fields: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fields `[..., K]` as `[..., R]` and the mixing `[K, R]` that makes them again."""
-    flat = fields.reshape(-1, fields.shape[-1]).astype(np.float64)
-    energies, vectors = np.linalg.eigh(flat.T @ flat)
-    vectors = vectors[:, energies > _RANK_TOLERANCE**2 * energies.max()]
-    return (fields @ vectors).astype(np.float32), vectors.astype(np.float32)
+def _products_of(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The product of two combinations, `[K, R]` each, as combinations of `_pairs`: `[K, R (R + 1) / 2]`."""
+    columns = []
+    for first, second in _pairs(one.shape[1]):
+        product = one[:, first] * other[:, second]
+        columns.append(product if first == second else product + one[:, second] * other[:, first])
+    return np.stack(columns, axis=1)
 
 
-def canvas_features(layer: np.ndarray) -> CanvasFeatures:
-    """Computes the fields.
+def _pairs(rank: int) -> list[tuple[int, int]]:
+    return list(itertools.combinations_with_replacement(range(rank), 2))
+
+
+def spanning(layer: np.ndarray) -> Spanning:
+    """Finds few combinations that span a canvas's gradients.
 
     Args:
       layer: premultiplied canvas, float32 `[h, w, 4]`, not transparent everywhere.
     """
     padded = np.pad(np.roll(layer, 1, axis=-1), ((1, 1), (1, 1), (0, 0)))  # a first
-    along_x, along_y = np.zeros_like(padded), np.zeros_like(padded)
-    along_x[:, :-1] = np.diff(padded, axis=1)
-    along_y[:-1] = np.diff(padded, axis=0)
-    gradients = np.stack([along_x, along_y], axis=2)  # [h, w, 2, 4]
-    of_alpha, of_color = gradients[..., :1], gradients[..., 1:]
-    products = np.concatenate(
-        [(of_color**2).sum(2), (of_color * of_alpha).sum(2), (of_alpha**2).sum(2)], axis=-1
-    )  # [h, w, 7]
-    spanning, mixing = _spanned(gradients)
-    product_spanning, product_mixing = _spanned(products)
-    return CanvasFeatures(spanning.transpose(3, 2, 0, 1), mixing, product_spanning.transpose(2, 0, 1), product_mixing)
+    moments = np.zeros((4, 4))
+    for axis in (0, 1):
+        gradients = np.diff(padded, axis=axis).reshape(-1, 4).astype(np.float64)
+        moments += gradients.T @ gradients
+    energies, vectors = np.linalg.eigh(moments)
+    vectors = vectors[:, energies > _RANK_TOLERANCE**2 * energies.max()]
+    alpha, colors = vectors[:1], vectors[1:]
+    products = [_products_of(colors, colors), _products_of(colors, alpha), _products_of(alpha, alpha)]
+    return Spanning(vectors.astype(np.float32), np.concatenate(products).astype(np.float32))
+
+
+def gradients(planes: tf.Tensor) -> tf.Tensor:
+    """Differences to the next pixel along x and y, float32 `[C, H, W]` to `[2, C, H, W]`; 0 at the border."""
+    along_x = tf.pad(planes[:, :, 1:] - planes[:, :, :-1], [[0, 0], [0, 0], [0, 1]])
+    along_y = tf.pad(planes[:, 1:] - planes[:, :-1], [[0, 0], [0, 1], [0, 0]])
+    return tf.stack([along_x, along_y])
+
+
+def canvas_features(layer: tf.Tensor, spanned_by: Spanning) -> CanvasFeatures:
+    """Computes the fields.
+
+    Args:
+      layer: premultiplied canvas at some resolution, float32 `[h, w, 4]`.
+      spanned_by: of the canvas.
+    """
+    fields = tf.einsum("hwk,kr->rhw", layer, np.roll(spanned_by.gradients, -1, axis=0))  # there, a is last
+    of_fields = gradients(tf.pad(fields, [[0, 0], [1, 1], [1, 1]]))
+    rank, mixing = spanned_by.gradients.shape[1], spanned_by.products
+    pairs = tf.stack([tf.reduce_sum(of_fields[:, i] * of_fields[:, j], axis=0) for i, j in _pairs(rank)])
+    if mixing.shape[1] > len(mixing):  # more pairs than products
+        pairs, mixing = tf.einsum("kp,phw->khw", mixing, pairs), np.eye(len(mixing), dtype=np.float32)
+    return CanvasFeatures(of_fields, spanned_by.gradients, pairs, mixing)

@@ -13,16 +13,18 @@ from training.keyed.refine import Match, refine, window
 
 # Highest scores of pictures without the canvas are about 10, seldom 20.
 FOUND = 25.0
-# A match that less of the canvas agrees on may be one at a wrong scale.
-_CONSENSUS = 0.85
+# A match of a lower score, or that less of the canvas agrees on, may be one at a wrong scale.
+_CERTAIN, _CONSENSUS = 80.0, 0.85
 MOST = 16  # repetitions of a stamp
-_LEVELS = (1, 2, 4)
-# Points of an FFT, above which the search goes on at half the resolution.
-_LARGEST_FFT = 1_800_000
+_LEVELS = (1, 2, 4, 8)
+_SEARCHED = 320  # pixels a side, of the canvas or of the picture, in which scale and angle are searched finely
+# Points of an FFT, above which the search is at half the resolution: of a first one, and of one that looks closely.
+_FEW_POINTS, _MOST_POINTS = 500_000, 1_800_000
 # Pixels around a located stamp in which it is not looked for again.
 _MARGIN = 2
-# Of the search at unknown scale, the likeliest, and how often each is refined.
-_CANDIDATES, _STEPS = 2, 5
+# Of the search at unknown scale: around how many it goes on more finely, the score there below which it is not worth
+# it to refine one, and how often that is done.
+_CANDIDATES, _FAINT, _STEPS = 12, 8.0, 5
 
 
 class Found(NamedTuple):
@@ -56,6 +58,10 @@ def _surer(one: Match, other: Match) -> Match:
     return tf.cond(one.score >= other.score, lambda: one, lambda: other)
 
 
+def _is_certain(match: Match) -> tf.Tensor:
+    return (match.score >= _CERTAIN) & (match.consensus >= _CONSENSUS)
+
+
 class Finder:
     """Finds one canvas."""
 
@@ -69,20 +75,30 @@ class Finder:
         """
         layer = canvas_features.premultiplied(rgba)
         self._size = layer.shape[:2]
-        self._layers = {level: tf.constant(canvas_features.shrunk(layer, level)) for level in _LEVELS}
-        self._features = {
-            level: canvas_features.canvas_features(canvas_features.shrunk(layer, level)) for level in _LEVELS
+        self._spanned_by = canvas_features.spanning(layer)
+        # Variables, because a SavedModel holds each of them once, and constants in every function that reads them.
+        self._layers = {
+            level: tf.Variable(canvas_features.shrunk(layer, level), trainable=False, name=f"canvas_{level}")
+            for level in _LEVELS
         }
         self._scales, self._angles = search.scales_to_try(*scales), search.angles_to_try(*degrees)
         # Traced once, and called wherever they are needed: a graph of everything inlined takes minutes to write.
         self._refined, self._as_it_is = tf.function(self._refined), tf.function(self._as_it_is)
-        self._scaled = tf.function(self._scaled)
+        self._scaled, self._nearer = tf.function(self._scaled), tf.function(self._nearer)
         self._is_searched = len(self._scales) * len(self._angles) > 1
 
     @property
     def layer(self) -> tf.Tensor:
         """The premultiplied canvas, float32 `[h, w, 4]`."""
-        return self._layers[1]
+        return tf.convert_to_tensor(self._layers[1])
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """That its functions read."""
+        return list(self._layers.values())
+
+    def _features(self, level: int) -> canvas_features.CanvasFeatures:
+        return canvas_features.canvas_features(self._layers[level], self._spanned_by)
 
     def _counts(self, found: Found, corner: tf.Tensor, size: tf.Tensor, level: int) -> tf.Tensor:
         """float32 `[H, W]` of a window, at `1 / level` of the resolution: 0 where a canvas was located, else 1."""
@@ -103,7 +119,7 @@ class Finder:
         match = refine(seen, self.layer, start.seen_from(corner), rigid, counts, steps)
         return match._replace(placement=match.placement.seen_from(-corner))
 
-    def _as_it_is(self, picture: tf.Tensor, found: Found) -> Match:
+    def _as_it_is(self, picture: tf.Tensor, found: Found, most_points: tf.Tensor | int) -> Match:
         """Where the canvas lies unscaled: to a pixel of the resolution that can be searched, then refined."""
         points = tf.reduce_prod(tf.cast(tf.shape(picture)[:2] + tf.constant(self._size), tf.float32))
 
@@ -111,27 +127,53 @@ class Finder:
             shrunk = tf.nn.avg_pool2d(picture[None], level, level, "VALID")[0] if level > 1 else picture
             size = tf.shape(shrunk)[:2]
             fields = locate.picture_fields(shrunk, level, self._counts(found, tf.zeros([2]), size, level))
-            return locate.best_offset(locate.score_map(fields, self._features[level]), size)[1] * level
+            return locate.best_offset(locate.score_map(fields, self._features(level)), size)[1] * level
 
-        is_too_large = [points / level**2 > _LARGEST_FFT for level in _LEVELS[:-1]]
+        is_too_large = [points / level**2 > tf.cast(most_points, tf.float32) for level in _LEVELS[:-1]]
         branches = [lambda level=level: at(level) for level in _LEVELS]
         corner = tf.switch_case(tf.reduce_sum(tf.cast(is_too_large, tf.int32)), branches)
         return self._refined(picture, at_corner(corner), found, rigid=True, steps=2)
+
+    def _upright(self, picture: tf.Tensor, found: Found) -> Match:
+        """Likewise, at a higher resolution only where a lower one does not do."""
+        match = self._as_it_is(picture, found, _FEW_POINTS)
+        return tf.cond(
+            _is_certain(match), lambda: match, lambda: _surer(match, self._as_it_is(picture, found, _MOST_POINTS))
+        )
+
+    def _nearer(self, picture: tf.Tensor, start: Placement, found: Found | None) -> tuple[tf.Tensor, Placement]:
+        """The likeliest scale and angle around those of the coarse search, and its score."""
+        side = tf.cast(_SEARCHED * tf.maximum(1.0, start.scale), tf.int32)
+        corner, size = window(start, self._size, tf.shape(picture)[:2], side)
+        seen = tf.slice(picture, tf.concat([corner, [0]], 0), tf.concat([size, [3]], 0))
+        counts = None if found is None else self._counts(found, corner, size, 1)
+        features, around = self._features(search.FINE), search.around(start.scale, start.rotation)
+        scores, placements = search.search(seen, features, search.FINE, self._size, *around, best=1, counts=counts)
+        return scores[0], Placement(*(part[0] for part in placements)).seen_from(-corner)
 
     def _scaled(
         self, picture: tf.Tensor, scales: tf.Tensor, angles: tf.Tensor, candidates: int, found: Found | None = None
     ) -> Match:
         """The surest of the likeliest scales and angles."""
-        size = tf.shape(picture)[:2] // search.LEVEL
-        counts = None if found is None else self._counts(found, tf.zeros([2]), size, search.LEVEL)
-        features = self._features[search.LEVEL]
-        starts = search.search(picture, features, self._size, scales, angles, candidates, counts)
-        best = None
-        for index in range(candidates):
-            start = Placement(*(part[index] for part in starts))
-            match = self._refined(picture, start, found or Found.nothing(), rigid=False, steps=_STEPS)
-            best = match if best is None else _surer(best, match)
-        return best
+        size = tf.shape(picture)[:2] // search.COARSE
+        counts = None if found is None else self._counts(found, tf.zeros([2]), size, search.COARSE)
+        features = self._features(search.COARSE)
+        _, starts = search.search(picture, features, search.COARSE, self._size, scales, angles, candidates, counts)
+
+        def goes_on(index: tf.Tensor, match: Match) -> tf.Tensor:
+            return (index < candidates) & ~_is_certain(match)
+
+        def with_next(index: tf.Tensor, match: Match) -> tuple[tf.Tensor, Match]:
+            score, start = self._nearer(picture, Placement(*(part[index] for part in starts)), found)
+            refined = tf.cond(
+                score < _FAINT,
+                lambda: match,
+                lambda: self._refined(picture, start, found or Found.nothing(), rigid=False, steps=_STEPS),
+            )
+            return index + 1, _surer(match, refined)
+
+        nowhere = Match(Placement(tf.zeros([2]), tf.ones([]), tf.zeros([])), *[tf.zeros([])] * 3)
+        return tf.while_loop(goes_on, with_next, (0, nowhere))[1]
 
     def first(self, picture: tf.Tensor) -> Match:
         """Finds the canvas, as it is or else scaled and turned.
@@ -142,20 +184,15 @@ class Finder:
         Returns:
           The likeliest match; it is none if its score is below `FOUND`.
         """
-        match = self._as_it_is(picture, Found.nothing())
+        match = self._upright(picture, Found.nothing())
         if not self._is_searched:
             return match
 
-        def unless_found(match: Match, angles: np.ndarray) -> Match:
-            return tf.cond(
-                (match.score >= FOUND) & (match.consensus >= _CONSENSUS),
-                lambda: match,
-                lambda: _surer(match, self._scaled(picture, self._scales, angles, _CANDIDATES)),
-            )
-
-        # Most marks are upright, and looking for those takes a fraction of the time.
-        match = unless_found(match, self._angles[:1])
-        return unless_found(match, self._angles[1:]) if len(self._angles) > 1 else match
+        return tf.cond(
+            _is_certain(match),
+            lambda: match,
+            lambda: _surer(match, self._scaled(picture, self._scales, self._angles, _CANDIDATES)),
+        )
 
     def most(self, first: Match, picture: tf.Tensor) -> tf.Tensor:
         """How often it may lie over a picture, int32 scalar: a field once, a stamp up to `MOST` times."""
@@ -165,10 +202,12 @@ class Finder:
     def next(self, picture: tf.Tensor, first: Match, found: Found) -> Match:
         """Finds a stamp once more, at the scale and angle of the first one, where it was not found yet."""
         placement = first.placement
+        # Where one copy was not to be missed, others need no closer look.
+        most_points = tf.where(_is_certain(first), _FEW_POINTS, _MOST_POINTS)
         if not self._is_searched:
-            return self._as_it_is(picture, found)
+            return self._as_it_is(picture, found, most_points)
         return tf.cond(
             (placement.scale == 1.0) & (placement.rotation == 0.0),
-            lambda: self._as_it_is(picture, found),
+            lambda: self._as_it_is(picture, found, most_points),
             lambda: self._scaled(picture, placement.scale[None], placement.rotation[None], 1, found),
         )

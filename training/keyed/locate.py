@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from training.keyed.canvas_features import CanvasFeatures
+from training.keyed.canvas_features import CanvasFeatures, gradients
 
 _LOW_PASS = 12.0  # standard deviation in pixels of the full resolution
 _STRENGTH = 6.0  # likewise, of the neighbourhood that gradients are compared with
@@ -67,13 +67,6 @@ def blur(x: tf.Tensor, stddev: float) -> tf.Tensor:
     return tf.image.resize(small, size) if factor > 1 else small
 
 
-def _gradients(planes: tf.Tensor) -> tf.Tensor:
-    """Differences to the next pixel along x and y, float32 `[C, H, W]` to `[2, C, H, W]`; 0 at the border."""
-    along_x = tf.pad(planes[:, :, 1:] - planes[:, :, :-1], [[0, 0], [0, 0], [0, 1]])
-    along_y = tf.pad(planes[:, 1:] - planes[:, :-1], [[0, 0], [0, 1], [0, 0]])
-    return tf.stack([along_x, along_y])
-
-
 def picture_fields(picture: tf.Tensor, shrunk_by: float = 1.0, counts: tf.Tensor | None = None) -> PictureFields:
     """Computes what the filter needs of a picture.
 
@@ -85,7 +78,7 @@ def picture_fields(picture: tf.Tensor, shrunk_by: float = 1.0, counts: tf.Tensor
     # Planes, because everything after is summed over channels or handed to FFTs.
     x = tf.transpose(picture, [2, 0, 1])
     low_pass = tf.transpose(blur(picture[None], _LOW_PASS / shrunk_by)[0], [2, 0, 1])
-    of_picture = _gradients(x)
+    of_picture = gradients(x)
     power = tf.reduce_mean(tf.square(of_picture), axis=[0, 1])
     strength = tf.sqrt(blur(power[None, ..., None], _STRENGTH / shrunk_by**0.5)[0, ..., 0]) + _NOISE
     inverse = 1.0 / strength
@@ -108,7 +101,7 @@ def expected_gradients(fields: PictureFields, layer: tf.Tensor) -> tf.Tensor:
       fields: of the picture.
       layer: the premultiplied canvas over it, float32 `[H, W, 4]`.
     """
-    of_layer = _gradients(tf.transpose(layer, [2, 0, 1]))
+    of_layer = gradients(tf.transpose(layer, [2, 0, 1]))
     expected = of_layer[:, :3] - fields.low_pass * of_layer[:, 3:]
     return tf.concat([expected[0], expected[1]], axis=0)
 
@@ -117,7 +110,7 @@ class Spectra(NamedTuple):
     """Conjugate Fourier transforms of a canvas's fields.
 
     Attributes:
-      gradients, products: complex64 `[.., P, Q / 2 + 1]`, of those of `CanvasFeatures`.
+      gradients, products: complex64 `[..., P, Q / 2 + 1]`, of those of `CanvasFeatures`.
       size: int32 `[2]`, (P, Q).
     """
 
@@ -135,11 +128,10 @@ def spectra(canvas: CanvasFeatures, picture_size: tf.Tensor, wraps: tf.Tensor | 
       wraps: whether only offsets matter at which the picture lies inside the canvas: at others, what is beyond the
         canvas's border is its other side, and the transforms are smaller.
     """
-    shape = tf.constant(canvas.products.shape[1:])
+    shape = tf.shape(canvas.products)[1:]
     size = tf.where(wraps, tf.maximum(shape, picture_size), shape + picture_size)
     size = -(-size // _FFT_MULTIPLE) * _FFT_MULTIPLE
-    flat = tf.concat([canvas.gradients[:, 0], canvas.gradients[:, 1]], axis=0)
-    of = [tf.math.conj(tf.signal.rfft2d(fields, size)) for fields in (flat, tf.constant(canvas.products))]
+    of = [tf.math.conj(tf.signal.rfft2d(fields, size)) for fields in (canvas.gradients, canvas.products)]
     return Spectra(*of, size)
 
 
@@ -159,10 +151,10 @@ def score_map(fields: PictureFields, canvas: CanvasFeatures, transformed: Spectr
 
     def correlated(picture_fields: tf.Tensor, conjugate: tf.Tensor) -> tf.Tensor:
         spectrum = conjugate * tf.signal.rfft2d(picture_fields, of_canvas.size)
-        return tf.signal.irfft2d(tf.reduce_sum(spectrum, axis=0), of_canvas.size)
+        return tf.signal.irfft2d(tf.reduce_sum(spectrum, axis=list(range(len(spectrum.shape) - 2))), of_canvas.size)
 
-    mixed = tf.einsum("kr,kdhw->rdhw", canvas.gradient_mixing, fields.gradients)
-    matched = correlated(tf.concat([mixed[:, 0], mixed[:, 1]], axis=0), of_canvas.gradients)
+    mixed = tf.einsum("kr,kdhw->drhw", canvas.gradient_mixing, fields.gradients)
+    matched = correlated(mixed, of_canvas.gradients)
     mixed = tf.einsum("kv,khw->vhw", canvas.product_mixing, fields.products)
     energy = tf.maximum(0.0, correlated(mixed, of_canvas.products))
     return matched / tf.sqrt(energy + DAMPING * tf.reduce_max(energy) + 1e-12)

@@ -44,14 +44,16 @@ def _windowed(layer: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor
 
 def bilinear(image: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
     """Samples float32 `[h, w, C]` at `[H, W, 2]`, (y, x) of pixels' middles; beyond the border it is repeated."""
+    width, pixels = tf.shape(image)[1], tf.reshape(image, [-1, image.shape[-1]])
     last = tf.cast(tf.shape(image)[:2] - 1, tf.float32)
     at = tf.clip_by_value(at, 0.0, last)
     first = tf.minimum(tf.floor(at), last - 1.0)
     weight_y, weight_x = tf.split(at - first, 2, axis=-1)
     first = tf.cast(first, tf.int32)
+    index = first[..., 0] * width + first[..., 1]
 
     def tap(dy: int, dx: int) -> tf.Tensor:
-        return tf.gather_nd(image, first + tf.constant([dy, dx]))
+        return tf.gather(pixels, index + dy * width + dx)
 
     upper = tap(0, 0) * (1.0 - weight_x) + tap(0, 1) * weight_x
     lower = tap(1, 0) * (1.0 - weight_x) + tap(1, 1) * weight_x
@@ -60,7 +62,7 @@ def bilinear(image: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
 
 def _antialiased(layer: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     """The canvas at `scale` of its size, its corner staying where it is."""
-    size = tf.cast(tf.math.ceil(scale * tf.constant(tuple(layer.shape[:2]), tf.float32)), tf.int32)
+    size = tf.cast(tf.math.ceil(scale * tf.cast(tf.shape(layer)[:2], tf.float32)), tf.int32)
     scaled = tf.raw_ops.ScaleAndTranslate(
         images=layer[None],
         size=size,
@@ -72,8 +74,26 @@ def _antialiased(layer: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(scaled[0], 0.0, 1.0)
 
 
+def _seen_part(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tuple[tf.Tensor, Placement]:
+    """The part of a canvas that a picture shows, and a border: scaling all of a large one takes many times as long."""
+    sine, cosine = tf.sin(placement.rotation), tf.cos(placement.rotation)
+    height, width = tf.unstack(tf.cast(size, tf.float32))
+    y = tf.stack([0.0, 0.0, height, height]) - placement.corner[0]
+    x = tf.stack([0.0, width, 0.0, width]) - placement.corner[1]
+    corners = tf.stack([cosine * y + sine * x, cosine * x - sine * y], axis=1) / placement.scale
+    border = 4.0 + 4.0 / placement.scale  # the kernel's reach, and more
+    limit = tf.constant(tuple(layer.shape[:2]), tf.float32)
+    first = tf.clip_by_value(tf.floor(tf.reduce_min(corners, axis=0) - border), 0.0, limit - 1.0)
+    last = tf.clip_by_value(tf.math.ceil(tf.reduce_max(corners, axis=0) + border), first + 1.0, limit)
+    extent = tf.cast(last - first, tf.int32)
+    part = tf.slice(layer, tf.concat([tf.cast(first, tf.int32), [0]], 0), tf.concat([extent, [4]], 0))
+    turned = tf.stack([cosine * first[0] - sine * first[1], sine * first[0] + cosine * first[1]])
+    return part, placement._replace(corner=placement.corner + placement.scale * turned)
+
+
 def _sampled(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tf.Tensor:
     """Between pixels: the canvas is scaled first, then moved and turned by bilinear interpolation."""
+    layer, placement = _seen_part(layer, placement, size)
     layer = tf.cond(placement.scale == 1.0, lambda: layer, lambda: _antialiased(layer, placement.scale))
     layer = tf.pad(layer, [[1, 1], [1, 1], [0, 0]])
     y = tf.cast(tf.range(size[0]), tf.float32)[:, None] + 0.5 - placement.corner[0]

@@ -25,13 +25,16 @@ _ALMOST = 0.2  # pixels from a whole one: marks are laid on whole pixels far mor
 _UNIT = 128.0  # pixels: over so many a change of scale or angle is compared with a shift
 
 
-def window(placement: Placement, canvas_size: tuple[int, int], picture_size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def window(
+    placement: Placement, canvas_size: tuple[int, int], picture_size: tf.Tensor, side: tf.Tensor | int = _WINDOW
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Where to look: about the middle of what the picture shows of the canvas.
 
     Args:
       placement: about where it lies.
       canvas_size: height and width.
       picture_size: int32 `[2]`, likewise.
+      side: the window's, in pixels; a smaller picture is looked at whole.
 
     Returns:
       The window's corner and size, int32 `[2]` each.
@@ -39,7 +42,7 @@ def window(placement: Placement, canvas_size: tuple[int, int], picture_size: tf.
     limit = tf.cast(picture_size, tf.float32)
     first = tf.clip_by_value(placement.corner, 0.0, limit)
     last = tf.clip_by_value(placement.corner + placement.scale * tf.constant(canvas_size, tf.float32), 0.0, limit)
-    size = tf.minimum(picture_size, _WINDOW)
+    size = tf.minimum(picture_size, side)
     start = tf.cast((first + last) / 2.0, tf.int32) - size // 2
     return tf.clip_by_value(start, 0, picture_size - size), size
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from training.exportable import Exportable
 from training.keyed.blend import transmission
 from training.keyed.finder import FOUND, Finder, Found
-from training.keyed.fit import fit
+from training.keyed.fit import Fit, fit, gained
 from training.keyed.lesson import repair_input
 from training.keyed.placement import Placement, over_picture
 from training.keyed.quantised import was_saved_as_jpeg
@@ -34,10 +34,10 @@ _SHOWS_TOO_LITTLE = 0.06
 
 
 class _Layer(NamedTuple):
-    """A canvas over a picture: where it lies, its opacity, and whether inverting the blend needs no repair."""
+    """A canvas over a picture: where it lies, how it was laid on, and whether inverting the blend needs no repair."""
 
     placement: Placement
-    opacity: tf.Tensor
+    fit: Fit
     is_exact: tf.Tensor
 
 
@@ -64,40 +64,39 @@ class KeyedRestorer:
           degrees: likewise, of rotation.
         """
         self._finder = Finder(rgba, scales, degrees)
-        self._layer = self._finder.layer
         self._repair: Callable[[tf.Tensor], tf.Tensor] = repair.network if repair else _inverted
         self._stride = repair.stride if repair else 1
         # Whole strides, so that the network sees a tile on the grid that it sees the picture on.
         self._halo = -(-repair.halo // repair.stride) * repair.stride if repair else 0
         # Traced once, though called for several tiles and marks.
         self._tile = tf.function(self._tile)
-        self.variables = repair.network.variables if repair else []
+        self.variables = self._finder.variables + (repair.network.variables if repair else [])
 
     def _fit(self, picture: tf.Tensor, match: Match) -> _Layer:
         """Fits in a window: it has enough edges, and the whole of a large picture would take too much memory."""
         placement = match.placement
-        corner, size = window(placement, tuple(self._layer.shape[:2]), tf.shape(picture)[:2])
+        corner, size = window(placement, tuple(self._finder.layer.shape[:2]), tf.shape(picture)[:2])
         seen = tf.slice(picture, tf.concat([corner, [0]], 0), tf.concat([size, [3]], 0))
-        layer = over_picture(self._layer, placement.seen_from(corner), size)
-        opacity = fit(seen, layer, match.opacity)
+        layer = over_picture(self._finder.layer, placement.seen_from(corner), size)
+        fitted = fit(seen, layer, match.opacity)
         # Between pixels, interpolation is not quite what the mark was laid with.
         is_whole = (placement.scale == 1.0) & (placement.rotation == 0.0)
         is_whole &= tf.reduce_all(tf.equal(placement.corner, tf.round(placement.corner)))
-        is_exact = is_whole & ~was_saved_as_jpeg(seen, opacity * layer[..., 3], corner)
-        return _Layer(placement, opacity, is_exact)
+        is_exact = is_whole & ~was_saved_as_jpeg(seen, fitted.opacity * layer[..., 3], corner)
+        return _Layer(placement, fitted, is_exact)
 
     def _tile(self, pixels: tf.Tensor, first: tf.Tensor, over: _Layer) -> tf.Tensor:
         """One tile without the canvas, uint8 `[h, w, 3]`; `first` is its top left pixel."""
         limit = tf.shape(pixels)[:2]
         last = tf.minimum(first + _TILE, limit)
         start, end = tf.maximum(first - self._halo, 0), tf.minimum(last + self._halo, limit)
-        layer = over_picture(self._layer, over.placement.seen_from(start), end - start)
+        layer = gained(over_picture(self._finder.layer, over.placement.seen_from(start), end - start), over.fit.gain)
         inside, size = first - start, last - first
 
         def own(x: tf.Tensor) -> tf.Tensor:
             return x[inside[0] : inside[0] + size[0], inside[1] : inside[1] + size[1]]
 
-        seen, alpha = pixels[start[0] : end[0], start[1] : end[1]], over.opacity * layer[..., 3:]
+        seen, alpha = pixels[start[0] : end[0], start[1] : end[1]], over.fit.opacity * layer[..., 3:]
         is_covered = own(alpha > _COVERED)
         is_uncertain = ~over.is_exact | (own(transmission(alpha, 1.0)) < _SHOWS_TOO_LITTLE)
 
@@ -109,7 +108,7 @@ class KeyedRestorer:
             return own(self._repair(source[None])[0])
 
         def restored() -> tf.Tensor:
-            source = repair_input(tf.cast(seen, tf.float32) / 255.0, layer, over.opacity)
+            source = repair_input(tf.cast(seen, tf.float32) / 255.0, layer, over.fit.opacity)
             inverted = own(source[..., :3])
             result = tf.cond(
                 tf.reduce_any(is_covered & is_uncertain),
@@ -152,7 +151,7 @@ class KeyedRestorer:
         def take(match: Match, found: Found, restored: tf.Tensor, opacity: tf.Tensor) -> tuple:
             fitted = self._fit(picture, match)
             restored = self._without(restored, fitted)
-            opacity = tf.where(found.count == 0, fitted.opacity, opacity)
+            opacity = tf.where(found.count == 0, fitted.fit.opacity, opacity)
             found = found.and_(match.placement)
             match = tf.cond(
                 found.count < most,

@@ -1,8 +1,9 @@
-"""Where a canvas of unknown scale and angle lies: every hypothesis is tried on a small picture, the best is refined.
+"""Where a canvas of unknown scale and angle lies: every hypothesis is tried on a small picture.
 
-Instead of the canvas the picture is scaled and turned, so that the canvas's fields are computed once. At a quarter of
-the canvas's resolution a mark's score falls to half its height for about 1 percent of scale or 1 degree over 160
-canvas pixels to each side, so where the canvas fills the picture only a window of the picture is searched.
+Instead of the canvas the picture is scaled and turned, so that the canvas's fields are computed once. At an eighth of
+the canvas's resolution a mark's score falls to half its height for about 2 percent of scale or 2 degrees over 160
+canvas pixels to each side, and at a quarter for half as much. So a coarse search of all that is likely is followed by a
+finer one around its best; and where the canvas fills the picture only a window of the picture is searched.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ from training.keyed import locate
 from training.keyed.canvas_features import CanvasFeatures
 from training.keyed.placement import Placement, bilinear
 
-LEVEL = 4  # the search's resolution by that of the canvas
+COARSE, FINE = 8, 4  # resolutions, by that of the canvas
 _WINDOW = 320.0  # canvas pixels a side
-_SCALE_STEP = 1.03
-_ANGLE_STEP = math.radians(1.5)
+_SCALE_STEP, _ANGLE_STEP = 1.06, math.radians(3.0)  # of the coarse search; the fine one's are half of them
 
 
 def scales_to_try(low: float, high: float) -> np.ndarray:
@@ -30,10 +30,15 @@ def scales_to_try(low: float, high: float) -> np.ndarray:
 
 
 def angles_to_try(first: float, last: float) -> np.ndarray:
-    """Likewise angles, in degrees, counter-clockwise: float32 `[A]`, radians, the smallest first."""
+    """Likewise angles, in degrees, counter-clockwise: float32 `[A]`, radians."""
     first, last = np.radians((first, last))
-    angles = np.linspace(first, last, 1 + math.ceil((last - first) / _ANGLE_STEP))
-    return angles[np.argsort(np.abs(angles))].astype(np.float32)
+    return np.linspace(first, last, 1 + math.ceil((last - first) / _ANGLE_STEP)).astype(np.float32)
+
+
+def around(scale: tf.Tensor, rotation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """What the fine search tries around a result of the coarse one: scales `[3]` and angles `[3]`."""
+    steps = tf.constant([-0.5, 0.0, 0.5])
+    return scale * _SCALE_STEP**steps, rotation + _ANGLE_STEP * steps
 
 
 def _turned(small: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
@@ -48,25 +53,32 @@ def _turned(small: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
 def search(
     picture: tf.Tensor,
     canvas: CanvasFeatures,
+    level: int,
     canvas_size: tuple[int, int],
     scales: tf.Tensor,
     angles: tf.Tensor,
     best: int,
     counts: tf.Tensor | None = None,
-) -> Placement:
+) -> tuple[tf.Tensor, Placement]:
     """Scores every scale with every angle.
 
     Args:
       picture: float32 `[H, W, 3]` in 0..1.
-      canvas: its fields at `1 / LEVEL` of its resolution.
+      canvas: its fields at `1 / level` of its resolution.
+      level: `COARSE` or `FINE`.
       canvas_size: height and width of the canvas.
-      scales: float32 `[S]`; angles: float32 `[A]`, radians.
+      scales: float32 `[S]`, 0.25 at least; angles: float32 `[A]`, radians.
       best: how many to return.
       counts: float32 `[h, w]`, the picture at a lower resolution: 0 for what is to be left out, else 1.
 
     Returns:
-      Placements with a leading dimension of `best`, the likeliest first, right within a few pixels.
+      Scores `[best]`, the highest first, and placements with a leading dimension of `best`, right within a few pixels.
     """
+    # Each scale shrinks the picture at least so much: a part of it is done once for all.
+    pooled = level // FINE
+    if pooled > 1:
+        picture = tf.nn.avg_pool2d(picture[None], pooled, pooled, "VALID")[0]
+        scales = scales / pooled
     size = tf.cast(tf.shape(picture)[:2], tf.float32)
 
     def at_scale(scale: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -76,7 +88,7 @@ def search(
         side = tf.where(fills, tf.minimum(size, scale * _WINDOW), size)
         start, extent = tf.cast((size - side) / 2.0, tf.int32), tf.cast(side, tf.int32)
         seen = tf.slice(picture, tf.concat([start, [0]], 0), tf.concat([extent, [3]], 0))
-        shrunk_size = tf.maximum(8, tf.cast(tf.round(side / (LEVEL * scale)), tf.int32))
+        shrunk_size = tf.maximum(8, tf.cast(tf.round(side / (level * scale)), tf.int32))
         small = tf.image.resize(seen, shrunk_size, antialias=True)
         counted = None if counts is None else tf.image.resize(counts[..., None], shrunk_size)
         wraps = tf.reduce_all(extent_there > size) & (counts is None)
@@ -84,7 +96,7 @@ def search(
 
         def at_angle(angle: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             turned_counts = None if counted is None else _turned(counted, angle)[..., 0]
-            fields = locate.picture_fields(_turned(small, angle), LEVEL, turned_counts)
+            fields = locate.picture_fields(_turned(small, angle), level, turned_counts)
             score, corner = locate.best_offset(locate.score_map(fields, canvas, transformed), shrunk_size)
             # From the turned frame's pixels to the picture's; the resized picture is a whole number of pixels.
             y, x = tf.unstack(tf.cast(corner, tf.float32))
@@ -93,11 +105,11 @@ def search(
             pixels = turned * tf.cast(extent, tf.float32) / tf.cast(shrunk_size, tf.float32)
             return score, tf.cast(start, tf.float32) + pixels
 
-        signature = (tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float32))
-        return tf.map_fn(at_angle, angles, fn_output_signature=signature, parallel_iterations=1)
+        return tf.vectorized_map(at_angle, angles, fallback_to_while_loop=False)
 
     signature = (tf.TensorSpec([None], tf.float32), tf.TensorSpec([None, 2], tf.float32))
     scores, corners = tf.map_fn(at_scale, scales, fn_output_signature=signature, parallel_iterations=2)
-    _, index = tf.math.top_k(tf.reshape(scores, [-1]), best)
+    highest, index = tf.math.top_k(tf.reshape(scores, [-1]), best)
     corners, count = tf.gather(tf.reshape(corners, [-1, 2]), index), tf.size(angles)
-    return Placement(corners, tf.gather(scales, index // count), tf.gather(angles, index % count))
+    found = Placement(corners * pooled, tf.gather(scales, index // count) * pooled, tf.gather(angles, index % count))
+    return highest, found

@@ -18,10 +18,26 @@ def test_the_opacity_is_found(mark, crops, jpeg, tolerance):
             tf.constant(laid / np.float32(255)),
             tf.constant(placed(canvas_features.premultiplied(mark), corner, 256, 256)),
         )
-        errors.append(float(found) - opacity)
+        errors.append(float(found.opacity) - opacity)
     assert np.median(np.abs(errors)) < tolerance, np.round(errors, 3)
     # A dark mark on a night sky leaves nothing to measure.
     assert np.sort(np.abs(errors))[-2] < 3 * tolerance, np.round(errors, 3)
+
+
+@pytest.mark.parametrize(("jpeg", "tolerance"), [(None, 0.01), (90, 0.03)])
+@pytest.mark.parametrize("gain", [(1.0, 1.0, 1.0), (0.9, 1.0, 0.75)])
+def test_the_gain_of_a_mark_s_colour_is_found(crops, gain, jpeg, tolerance):
+    mark, rng, errors = np.asarray(CANVASES["white and dark"]), np.random.default_rng(4), []
+    colored = np.rint(mark * np.array([*gain, 1.0])).astype(np.uint8)
+    for clean in crops[:5]:
+        corner, opacity = corner_for(mark, 256, rng), rng.uniform(0.6, 1.0)
+        laid, _ = lay(clean, colored, corner, opacity, jpeg)
+        layer = tf.constant(placed(canvas_features.premultiplied(mark), corner, 256, 256))
+        found = fit.fit(tf.constant(laid / np.float32(255)), layer)
+        errors.append([*(found.gain.numpy() - gain), float(found.opacity) - opacity])
+    if max(gain) == min(gain):
+        assert not np.array(errors)[:, :3].any(), np.round(errors, 3)
+    assert np.median(np.abs(errors), axis=0).max() < tolerance, np.round(errors, 3)
 
 
 def test_inversion_gives_back_the_picture(crops):

@@ -16,15 +16,21 @@ from training.keyed import canvas_features, placement, refine, search
 )
 def test_an_unknown_scale_and_angle_are_found(crops, name, corner, scale, degrees):
     layer = canvas_features.premultiplied(np.asarray(CANVASES[name]))
-    features = canvas_features.canvas_features(canvas_features.shrunk(layer, search.LEVEL))
+    features = {
+        level: canvas_features.canvas_features(canvas_features.shrunk(layer, level), canvas_features.spanning(layer))
+        for level in (search.COARSE, search.FINE)
+    }
     true = placement.Placement(*(tf.constant(value, tf.float32) for value in (corner, scale, math.radians(degrees))))
     over = placement.over_picture(tf.constant(layer), true, tf.constant([256, 256])).numpy()
     scales, angles = search.scales_to_try(0.7, 1.5), search.angles_to_try(-3.0, 3.0)
 
     @tf.function
     def found(picture):
-        starts = search.search(picture, features, layer.shape[:2], scales, angles, 1)
-        start = placement.Placement(starts.corner[0], starts.scale[0], starts.rotation[0])
+        hypotheses = scales, angles
+        for level in (search.COARSE, search.FINE):
+            _, starts = search.search(picture, features[level], level, layer.shape[:2], *hypotheses, best=1)
+            start = placement.Placement(*(part[0] for part in starts))
+            hypotheses = search.around(start.scale, start.rotation)
         return refine.refine(picture, tf.constant(layer), start, rigid=False, steps=5)
 
     right = 0
