@@ -27,6 +27,16 @@ _MARGIN = 2
 _CANDIDATES, _FAINT, _STEPS = 12, 8.0, 5
 
 
+def in_0_to_1(pixels: tf.Tensor) -> tf.Tensor:
+    """uint8 to float32; of a large picture no longer than it takes to crop or shrink it, because of the memory."""
+    return tf.cast(pixels, tf.float32) / 255.0
+
+
+def cropped(pixels: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """A window of a picture, uint8 `[H, W, 3]` to float32 `[h, w, 3]` in 0..1; its corner and size int32 `[2]`."""
+    return in_0_to_1(tf.slice(pixels, tf.concat([corner, [0]], 0), tf.concat([size, [3]], 0)))
+
+
 class Found(NamedTuple):
     """What was located so far.
 
@@ -114,17 +124,17 @@ class Finder:
 
     def _refined(self, picture: tf.Tensor, start: Placement, found: Found, rigid: bool, steps: int) -> Match:
         corner, size = window(start, self._size, tf.shape(picture)[:2])
-        seen = tf.slice(picture, tf.concat([corner, [0]], 0), tf.concat([size, [3]], 0))
         counts = self._counts(found, corner, size, 1)
-        match = refine(seen, self.layer, start.seen_from(corner), rigid, counts, steps)
+        match = refine(cropped(picture, corner, size), self.layer, start.seen_from(corner), rigid, counts, steps)
         return match._replace(placement=match.placement.seen_from(-corner))
 
-    def _as_it_is(self, picture: tf.Tensor, found: Found, most_points: tf.Tensor | int) -> Match:
+    def _as_it_is(self, picture: tf.Tensor, found: Found, most_points: tf.Tensor) -> Match:
         """Where the canvas lies unscaled: to a pixel of the resolution that can be searched, then refined."""
         points = tf.reduce_prod(tf.cast(tf.shape(picture)[:2] + tf.constant(self._size), tf.float32))
 
         def at(level: int) -> tf.Tensor:
-            shrunk = tf.nn.avg_pool2d(picture[None], level, level, "VALID")[0] if level > 1 else picture
+            shrunk = in_0_to_1(picture)
+            shrunk = tf.nn.avg_pool2d(shrunk[None], level, level, "VALID")[0] if level > 1 else shrunk
             size = tf.shape(shrunk)[:2]
             fields = locate.picture_fields(shrunk, level, self._counts(found, tf.zeros([2]), size, level))
             return locate.best_offset(locate.score_map(fields, self._features(level)), size)[1] * level
@@ -136,16 +146,18 @@ class Finder:
 
     def _upright(self, picture: tf.Tensor, found: Found) -> Match:
         """Likewise, at a higher resolution only where a lower one does not do."""
-        match = self._as_it_is(picture, found, _FEW_POINTS)
+        match = self._as_it_is(picture, found, tf.constant(_FEW_POINTS))
         return tf.cond(
-            _is_certain(match), lambda: match, lambda: _surer(match, self._as_it_is(picture, found, _MOST_POINTS))
+            _is_certain(match),
+            lambda: match,
+            lambda: _surer(match, self._as_it_is(picture, found, tf.constant(_MOST_POINTS))),
         )
 
     def _nearer(self, picture: tf.Tensor, start: Placement, found: Found | None) -> tuple[tf.Tensor, Placement]:
         """The likeliest scale and angle around those of the coarse search, and its score."""
         side = tf.cast(_SEARCHED * tf.maximum(1.0, start.scale), tf.int32)
         corner, size = window(start, self._size, tf.shape(picture)[:2], side)
-        seen = tf.slice(picture, tf.concat([corner, [0]], 0), tf.concat([size, [3]], 0))
+        seen = cropped(picture, corner, size)
         counts = None if found is None else self._counts(found, corner, size, 1)
         features, around = self._features(search.FINE), search.around(start.scale, start.rotation)
         scores, placements = search.search(seen, features, search.FINE, self._size, *around, best=1, counts=counts)
@@ -158,7 +170,9 @@ class Finder:
         size = tf.shape(picture)[:2] // search.COARSE
         counts = None if found is None else self._counts(found, tf.zeros([2]), size, search.COARSE)
         features = self._features(search.COARSE)
-        _, starts = search.search(picture, features, search.COARSE, self._size, scales, angles, candidates, counts)
+        _, starts = search.search(
+            in_0_to_1(picture), features, search.COARSE, self._size, scales, angles, candidates, counts
+        )
 
         def goes_on(index: tf.Tensor, match: Match) -> tf.Tensor:
             return (index < candidates) & ~_is_certain(match)
@@ -179,7 +193,7 @@ class Finder:
         """Finds the canvas, as it is or else scaled and turned.
 
         Args:
-          picture: float32 `[H, W, 3]` in 0..1.
+          picture: uint8 `[H, W, 3]`.
 
         Returns:
           The likeliest match; it is none if its score is below `FOUND`.

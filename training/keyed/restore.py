@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from training.exportable import Exportable
 from training.keyed.blend import transmission
-from training.keyed.finder import FOUND, Finder, Found
+from training.keyed.finder import FOUND, Finder, Found, cropped, in_0_to_1
 from training.keyed.fit import Fit, fit, gained
 from training.keyed.lesson import repair_input
 from training.keyed.placement import Placement, over_picture
@@ -26,6 +26,7 @@ from training.reflection import mirrored_indices
 # Scales and degrees of rotation that are searched where the canvas is not found as it is.
 SCALES, DEGREES = (0.5, 2.0), (-3.0, 3.0)
 _TILE = 1024  # pixels a side
+_AROUND = 64  # pixels that repair sees around what it is to repair: less than its halo, and enough
 # A little above the 0.02 from which a pixel counts as covered: the opacity is not known to the last digit, and pixels
 # that count as uncovered are left alone.
 _COVERED = 0.0205
@@ -39,6 +40,12 @@ class _Layer(NamedTuple):
     placement: Placement
     fit: Fit
     is_exact: tf.Tensor
+
+
+def _bounds(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """First row and column of what is true in bool `[H, W]`, and the ones after the last: int32 `[2]` each."""
+    lines = [tf.cast(tf.where(tf.reduce_any(mask, axis=axis))[:, 0], tf.int32) for axis in (1, 0)]
+    return tf.stack([line[0] for line in lines]), tf.stack([line[-1] + 1 for line in lines])
 
 
 def _inverted(source: tf.Tensor) -> tf.Tensor:
@@ -68,15 +75,16 @@ class KeyedRestorer:
         self._stride = repair.stride if repair else 1
         # Whole strides, so that the network sees a tile on the grid that it sees the picture on.
         self._halo = -(-repair.halo // repair.stride) * repair.stride if repair else 0
+        self._around = min(self._halo, _AROUND)
         # Traced once, though called for several tiles and marks.
         self._tile = tf.function(self._tile)
         self.variables = self._finder.variables + (repair.network.variables if repair else [])
 
-    def _fit(self, picture: tf.Tensor, match: Match) -> _Layer:
+    def _fit(self, pixels: tf.Tensor, match: Match) -> _Layer:
         """Fits in a window: it has enough edges, and the whole of a large picture would take too much memory."""
         placement = match.placement
-        corner, size = window(placement, tuple(self._finder.layer.shape[:2]), tf.shape(picture)[:2])
-        seen = tf.slice(picture, tf.concat([corner, [0]], 0), tf.concat([size, [3]], 0))
+        corner, size = window(placement, tuple(self._finder.layer.shape[:2]), tf.shape(pixels)[:2])
+        seen = cropped(pixels, corner, size)
         layer = over_picture(self._finder.layer, placement.seen_from(corner), size)
         fitted = fit(seen, layer, match.opacity)
         # Between pixels, interpolation is not quite what the mark was laid with.
@@ -100,19 +108,26 @@ class KeyedRestorer:
         is_covered = own(alpha > _COVERED)
         is_uncertain = ~over.is_exact | (own(transmission(alpha, 1.0)) < _SHOWS_TOO_LITTLE)
 
-        def repaired(source: tf.Tensor) -> tf.Tensor:
+        def repaired(source: tf.Tensor, needed: tf.Tensor) -> tf.Tensor:
+            """The repair network's `own` part, computed about what is needed of it: a stamp is a small part of most."""
+            first_needed, last_needed = _bounds(needed)
+            from_ = tf.maximum(first_needed + inside - self._around, 0) // self._stride * self._stride
+            to = tf.minimum(last_needed + inside + self._around, end - start)
             for axis in (0, 1):
-                length = end[axis] - start[axis]
+                length = to[axis] - from_[axis]
                 index = mirrored_indices(0, length + -length % self._stride, length)
-                source = tf.gather(source, index, axis=axis)
-            return own(self._repair(source[None])[0])
+                source = tf.gather(source, from_[axis] + index, axis=axis)
+            network = self._repair(source[None])[0][: to[0] - from_[0], : to[1] - from_[1]]
+            around = tf.stack([from_, end - start - to], axis=1)
+            return own(tf.pad(network, tf.concat([around, [[0, 0]]], axis=0)))
 
         def restored() -> tf.Tensor:
-            source = repair_input(tf.cast(seen, tf.float32) / 255.0, layer, over.fit.opacity)
+            source = repair_input(in_0_to_1(seen), layer, over.fit.opacity)
             inverted = own(source[..., :3])
+            needed = (is_covered & is_uncertain)[..., 0]
             result = tf.cond(
-                tf.reduce_any(is_covered & is_uncertain),
-                lambda: tf.where(is_uncertain, repaired(source), inverted),
+                tf.reduce_any(needed),
+                lambda: tf.where(is_uncertain, repaired(source, needed), inverted),
                 lambda: inverted,
             )
             result = tf.cast(tf.round(tf.clip_by_value(result, 0.0, 1.0) * 255.0), tf.uint8)
@@ -144,18 +159,17 @@ class KeyedRestorer:
         return tf.reshape(joined(rows, strip), [size[0], size[1], 3])
 
     def _restore_one(self, pixels: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        picture = tf.cast(pixels, tf.float32) / 255.0
-        first = self._finder.first(picture)
-        most = self._finder.most(first, picture)
+        first = self._finder.first(pixels)
+        most = self._finder.most(first, pixels)
 
         def take(match: Match, found: Found, restored: tf.Tensor, opacity: tf.Tensor) -> tuple:
-            fitted = self._fit(picture, match)
+            fitted = self._fit(pixels, match)
             restored = self._without(restored, fitted)
             opacity = tf.where(found.count == 0, fitted.fit.opacity, opacity)
             found = found.and_(match.placement)
             match = tf.cond(
                 found.count < most,
-                lambda: self._finder.next(picture, first, found),
+                lambda: self._finder.next(pixels, first, found),
                 lambda: match._replace(score=tf.zeros([])),
             )
             return match, found, restored, opacity
