@@ -111,12 +111,12 @@ def write_restorer(
     except TypeError as error:
         raise ValueError(f"info must be JSON: {error}") from error
     with versions.new_version(export_dir, version) as new:
-        # One function for both signatures: traced into each, its graph and constants would be saved twice.
+        # One graph for both signatures: traced into each, it would take twice as long. And what cannot be traced fails
+        # here rather than in serving_default's tf.map_fn, which would leave TensorFlow's variable scope in a state that
+        # no tf.distribute.Strategy can be entered from.
         signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)]
-        module = _Signatures(tf.function(restore_pictures, input_signature=signature), variables, max_pixels)
-        # What cannot be traced fails here rather than in serving_default's tf.map_fn, which would leave TensorFlow's
-        # variable scope in a state that no tf.distribute.Strategy can be entered from.
-        module.restore.get_concrete_function()
+        traced = tf.function(restore_pictures, input_signature=signature).get_concrete_function()
+        module = _Signatures(traced, variables, max_pixels)
         signatures = {"serving_default": module.serving_default, "restore": module.restore}
         tf.saved_model.save(module, os.fspath(new.folder), signatures=signatures)
         warmup.write_warmup_requests(new.folder, model_name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ _CERTAIN, _CONSENSUS = 80.0, 0.85
 MOST = 16  # repetitions of a stamp
 _LEVELS = (1, 2, 4, 8)
 _SEARCHED = 320  # pixels a side, of the canvas or of the picture, in which scale and angle are searched finely
+_SHRUNK = 2  # by which a picture is before the coarse search: what of its shrinking all scales have in common
 # Points of an FFT, above which the search is at half the resolution: of a first one, and of one that looks closely.
 _FEW_POINTS, _MOST_POINTS = 500_000, 1_800_000
 # Pixels around a located stamp in which it is not looked for again.
@@ -35,6 +37,15 @@ def in_0_to_1(pixels: tf.Tensor) -> tf.Tensor:
 def cropped(pixels: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """A window of a picture, uint8 `[H, W, 3]` to float32 `[h, w, 3]` in 0..1; its corner and size int32 `[2]`."""
     return in_0_to_1(tf.slice(pixels, tf.concat([corner, [0]], 0), tf.concat([size, [3]], 0)))
+
+
+def _shrunk(pixels: tf.Tensor, by: int) -> tf.Tensor:
+    """A picture at `1 / by` of its resolution, by averages, uint8 `[H, W, 3]` to float32 in 0..1; a rest is cut off."""
+    if by == 1:
+        return in_0_to_1(pixels)
+    size = tf.shape(pixels)[:2] // by
+    whole = pixels[: size[0] * by, : size[1] * by]
+    return tf.raw_ops.ResizeArea(images=whole[None], size=size)[0] / 255.0
 
 
 class Found(NamedTuple):
@@ -93,8 +104,11 @@ class Finder:
         }
         self._scales, self._angles = search.scales_to_try(*scales), search.angles_to_try(*degrees)
         # Traced once, and called wherever they are needed: a graph of everything inlined takes minutes to write.
-        self._refined, self._as_it_is = tf.function(self._refined), tf.function(self._as_it_is)
-        self._scaled, self._nearer = tf.function(self._scaled), tf.function(self._nearer)
+        graph = functools.partial(
+            tf.function, autograph=False
+        )  # nothing here needs what takes half the time of tracing
+        self._refined, self._as_it_is = graph(self._refined), graph(self._as_it_is)
+        self._scaled, self._nearer = graph(self._scaled), graph(self._nearer)
         self._is_searched = len(self._scales) * len(self._angles) > 1
 
     @property
@@ -133,8 +147,7 @@ class Finder:
         points = tf.reduce_prod(tf.cast(tf.shape(picture)[:2] + tf.constant(self._size), tf.float32))
 
         def at(level: int) -> tf.Tensor:
-            shrunk = in_0_to_1(picture)
-            shrunk = tf.nn.avg_pool2d(shrunk[None], level, level, "VALID")[0] if level > 1 else shrunk
+            shrunk = _shrunk(picture, level)
             size = tf.shape(shrunk)[:2]
             fields = locate.picture_fields(shrunk, level, self._counts(found, tf.zeros([2]), size, level))
             return locate.best_offset(locate.score_map(fields, self._features(level)), size)[1] * level
@@ -169,9 +182,9 @@ class Finder:
         """The surest of the likeliest scales and angles."""
         size = tf.shape(picture)[:2] // search.COARSE
         counts = None if found is None else self._counts(found, tf.zeros([2]), size, search.COARSE)
-        features = self._features(search.COARSE)
+        features, picture_there = self._features(search.COARSE), _shrunk(picture, _SHRUNK)
         _, starts = search.search(
-            in_0_to_1(picture), features, search.COARSE, self._size, scales, angles, candidates, counts
+            picture_there, features, search.COARSE, self._size, scales, angles, candidates, counts, _SHRUNK
         )
 
         def goes_on(index: tf.Tensor, match: Match) -> tf.Tensor:

@@ -77,7 +77,7 @@ class KeyedRestorer:
         self._halo = -(-repair.halo // repair.stride) * repair.stride if repair else 0
         self._around = min(self._halo, _AROUND)
         # Traced once, though called for several tiles and marks.
-        self._tile = tf.function(self._tile)
+        self._tile = tf.function(self._tile, autograph=False)
         self.variables = self._finder.variables + (repair.network.variables if repair else [])
 
     def _fit(self, pixels: tf.Tensor, match: Match) -> _Layer:
@@ -179,6 +179,7 @@ class KeyedRestorer:
         transform = tf.concat([first.placement.corner, [first.placement.scale, first.placement.rotation]], axis=0)
         return restored, first.score, transform, opacity
 
+    @tf.autograph.experimental.do_not_convert  # it takes half the time of tracing, and nothing here needs it
     def __call__(self, pictures: tf.Tensor) -> dict[str, tf.Tensor]:
         """Restores pictures.
 

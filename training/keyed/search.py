@@ -59,6 +59,7 @@ def search(
     angles: tf.Tensor,
     best: int,
     counts: tf.Tensor | None = None,
+    shrunk_by: int = 1,
 ) -> tuple[tf.Tensor, Placement]:
     """Scores every scale with every angle.
 
@@ -70,15 +71,13 @@ def search(
       scales: float32 `[S]`, 0.25 at least; angles: float32 `[A]`, radians.
       best: how many to return.
       counts: float32 `[h, w]`, the picture at a lower resolution: 0 for what is to be left out, else 1.
+      shrunk_by: how many pixels of its full resolution a pixel of the picture stands for, along a side; no more than
+        `level` times the least scale.
 
     Returns:
       Scores `[best]`, the highest first, and placements with a leading dimension of `best`, right within a few pixels.
     """
-    # Each scale shrinks the picture at least so much: a part of it is done once for all.
-    pooled = level // FINE
-    if pooled > 1:
-        picture = tf.nn.avg_pool2d(picture[None], pooled, pooled, "VALID")[0]
-        scales = scales / pooled
+    scales = scales / shrunk_by
     size = tf.cast(tf.shape(picture)[:2], tf.float32)
 
     def at_scale(scale: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -111,5 +110,5 @@ def search(
     scores, corners = tf.map_fn(at_scale, scales, fn_output_signature=signature, parallel_iterations=2)
     highest, index = tf.math.top_k(tf.reshape(scores, [-1]), best)
     corners, count = tf.gather(tf.reshape(corners, [-1, 2]), index), tf.size(angles)
-    found = Placement(corners * pooled, tf.gather(scales, index // count) * pooled, tf.gather(angles, index % count))
-    return highest, found
+    found = Placement(corners, tf.gather(scales, index // count), tf.gather(angles, index % count))
+    return highest, found._replace(corner=shrunk_by * found.corner, scale=shrunk_by * found.scale)
