@@ -33,6 +33,7 @@ _ENTRY_POINTS = [
     "training.local_workers",
     "training.preview",
     "training.train",
+    "serving.audit",
     "serving.export",
     "serving.key",
     "serving.server",

@@ -1,0 +1,279 @@
+r"""Says how well a mark of one's own holds: tries to take it off, as others would, and writes a report.
+
+    python -m serving.audit --canvas=mark.png --images=photos --out=report
+
+In: the mark, an RGBA picture; clean pictures, a file or a folder with the folders in it. Each picture is cropped about
+its centre, marked, and attacked, as a lossless copy and as a JPEG:
+
+    blind           by a network that never saw the mark (--model)
+    keyed           by who has the file of the mark: located, inverted, repaired
+    estimated-N     likewise, by who has N marked copies and estimates the mark from them
+
+The mark is laid as it is ("plain") and hardened, as --defences says: `moved`, `warp`, `opacity`, `colour`, `combined`,
+`twice`; `serving.auditing.defences` says what each does. What hardening costs is how much more the marked copy
+differs from the clean picture.
+
+Out: REPORT/
+    index.html      one page, needs no network: grades, figures, what was estimated of the mark, pictures to compare
+    summary.json    `grade` of the plain mark, `rule`, `mark`, `model`, `arguments`, `pictures` (found, read, restored,
+                    failed with reasons), `left_out` (attacks that need more pictures), and `defences`: `grade`,
+                    `strongest`, `visibility`, `results` of every attack with means and medians
+    pictures.csv    a row for each picture, defence, encoding and attack: `located` is 1 where the attack found the
+                    mark; figures as `training.evaluate` writes them, FIGURE_in of the marked copy, FIGURE_out after
+
+A grade is that of the strongest attack, from A, the mark holds, to F, it is taken off; leaving the copy alone counts
+as an attack, so that a mark that is hardly visible has no good grade. `serving.auditing.grades` has the rule. The
+folder appears when it is complete. A mark that copies do not reveal is a result. A picture that cannot be read is
+named, counted and listed, and the others go on; the exit code is 1 then.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from configs import canvas_file, command_line, entry_flags
+from configs.command_line import UserError
+from serving.auditing import defences as defences_lib
+from serving.auditing import grades, report_page, trials, verdict
+from serving.auditing.attacks import BLIND, KEYED, Attacks, copies_needed
+from training.evaluation import folder, pictures
+
+HARDENED = tuple(defence.name for defence in defences_lib.HARDENED)
+ATTACKS = (BLIND, KEYED, "estimated-5", "estimated-20", "estimated-100")
+# Pixels a side, below which a mark is not located reliably.
+_LEAST_SIDE = 64
+
+_FLAGS = flags.FlagValues()
+_CANVAS = flags.DEFINE_string("canvas", None, "The mark, an RGBA picture.", flag_values=_FLAGS)
+_IMAGES = flags.DEFINE_string("images", None, "A folder of clean pictures, or one picture.", flag_values=_FLAGS)
+_OUT = flags.DEFINE_string("out", "report", "The report's folder.", flag_values=_FLAGS)
+_MODEL = flags.DEFINE_string(
+    "model", None, "Of the blind attack: an export or a workdir; default: what comes along.", flag_values=_FLAGS
+)
+_REPAIR = flags.DEFINE_string(
+    "repair", None, "A repair network's workdir, empty for none; default: the one that comes along.", flag_values=_FLAGS
+)
+_DEFENCES = flags.DEFINE_list(
+    "defences", list(HARDENED), "Ways to harden the mark; empty for the plain mark alone.", flag_values=_FLAGS
+)
+_ATTACKS = flags.DEFINE_list(
+    "attacks", list(ATTACKS), "blind, keyed, and estimated-N for any N of 5 or more.", flag_values=_FLAGS
+)
+_QUALITY = flags.DEFINE_integer("quality", 90, "Of the JPEG copies, libjpeg's scale.", 1, 100, flag_values=_FLAGS)
+_SIDE = flags.DEFINE_integer(
+    "side", 256, "Side of the centre crop in pixels, at most.", _LEAST_SIDE, flag_values=_FLAGS
+)
+_LIMIT = flags.DEFINE_integer(
+    "limit", 20, "Pictures restored by each attack, at most; more may be read to estimate from.", 1, flag_values=_FLAGS
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of what is random about marks.", -(2**31), 2**31 - 1, flag_values=_FLAGS)
+_SHOWN = flags.DEFINE_integer(
+    "shown", 2, "Worst pictures shown a defence, and as many of the best.", 0, flag_values=_FLAGS
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the report that is there.", flag_values=_FLAGS)
+
+
+def _chosen(names: Sequence[str]) -> list[defences_lib.Defence]:
+    """The plain mark and the defences of these names."""
+    known = {defence.name: defence for defence in defences_lib.HARDENED}
+    for name in names:
+        if name not in known:
+            raise UserError(f"--defences: none is called {name!r}; there are {', '.join(known)}")
+        if names.count(name) > 1:
+            raise UserError(f"--defences: {name} is given twice; give each once")
+    return [defences_lib.PLAIN, *(known[name] for name in names)]
+
+
+def _check_attacks(names: Sequence[str]) -> None:
+    if not names:
+        raise UserError(f"--attacks: is empty; name some of {', '.join(ATTACKS)}")
+    for name in names:
+        copies_needed(name)
+        if names.count(name) > 1:
+            raise UserError(f"--attacks: {name} is given twice; give each once")
+
+
+def _read(found: Sequence[tuple[str, Path]], side: int, most: int) -> tuple[list[trials.Clean], list[dict[str, str]]]:
+    """The first pictures that can be read, `most` of them, and what is wrong with the others up to there."""
+    read, failed = [], []
+    with tqdm(total=min(most, len(found)), desc="reading", unit="picture", disable=None) as bar:
+        for number, (name, path) in enumerate(found):
+            if len(read) == most:
+                break
+            try:
+                pixels = pictures.read_crop(path, side)
+                if min(pixels.shape[:2]) < _LEAST_SIDE:
+                    raise pictures.UnreadablePicture(f"is smaller than {_LEAST_SIDE} x {_LEAST_SIDE} pixels")
+            except pictures.UnreadablePicture as error:
+                failed.append({"picture": name, "reason": str(error)})
+                bar.write(f"failed: {name}: {error}", file=sys.stderr)
+                continue
+            read.append(trials.Clean(number, name, pixels))
+            bar.update()
+    return read, failed
+
+
+def _possible(names: Sequence[str], available: int) -> tuple[list[str], list[dict[str, str]]]:
+    """The attacks that there are pictures for, and the others with the reason."""
+    possible = [name for name in names if copies_needed(name) <= available]
+    left_out = [
+        {"attack": name, "reason": f"needs {copies_needed(name)} pictures, and {available} can be read"}
+        for name in names
+        if name not in possible
+    ]
+    if not possible:
+        raise UserError(f"--attacks: {left_out[0]['attack']} {left_out[0]['reason']}; give more by --images")
+    return possible, left_out
+
+
+def audit(
+    canvas: str,
+    images: str,
+    out: str,
+    *,
+    model_path: str | None = None,
+    repair: str | None = None,
+    defences: Sequence[str] = HARDENED,
+    attacks: Sequence[str] = ATTACKS,
+    quality: int = 90,
+    side: int = 256,
+    limit: int = 20,
+    seed: int = 0,
+    shown: int = 2,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Writes a report on a mark.
+
+    Args:
+      canvas: path of an RGBA picture, the mark.
+      images: a folder of clean pictures, or one picture.
+      out: the report's folder.
+      model_path: of the blind attack, an export, a version of it, or a training workdir; None for the one that comes
+        with Cleanplate.
+      repair: a repair network's workdir; None for the one that comes with Cleanplate, "" for none.
+      defences: names of ways to harden the mark, which are audited beside the plain one.
+      attacks: `blind`, `keyed`, `estimated-N`.
+      quality: of the JPEG copies, 1..100.
+      side: of the centre crop in pixels, at most, 64 or more.
+      limit: pictures restored by each attack, at most.
+      seed: of what is random about marks.
+      shown: worst pictures shown a defence, and as many of the best.
+      overwrite: replace the report that is there.
+
+    Returns:
+      What summary.json holds, and `lines`: a line a defence with its grade.
+
+    Raises:
+      UserError: something given cannot be used, or not one picture can be read.
+    """
+    arguments = {
+        "canvas": str(canvas),
+        "images": str(images),
+        "out": str(out),
+        "model": model_path,
+        "repair": repair,
+        "defences": list(defences),
+        "attacks": list(attacks),
+        "quality": quality,
+        "side": side,
+        "limit": limit,
+        "seed": seed,
+        "shown": shown,
+        "overwrite": overwrite,
+    }
+    folder.check(out, overwrite)
+    chosen = _chosen(list(defences))
+    _check_attacks(list(attacks))
+    rgba = defences_lib.trimmed(np.asarray(canvas_file.read(canvas)))
+    if not defences_lib.in_the_middle(rgba, side, side)[..., 3].any():
+        raise UserError(f"--canvas={canvas}: nothing is in its middle {side} x {side} pixels; give a larger --side")
+    found = pictures.find(images)
+    read, failed = _read(found, side, max(limit, *(copies_needed(name) for name in attacks)))
+    if not read:
+        raise UserError(f"--images={images}: no picture can be read; the first: {failed[0]['reason']}")
+    possible, left_out = _possible(list(attacks), len(read))
+    armed = Attacks(possible, model_path, repair)
+    judged, done_trials, laid = [], [], []
+    with folder.new_report(out, overwrite) as report, tempfile.TemporaryDirectory(prefix="cleanplate-audit-") as place:
+        tried = trials.Trials(armed, possible, quality, limit, seed, shown, Path(place).resolve())
+        total = len(chosen) * tried.count(len(read))
+        with (
+            open(report / folder.TABLE, "w", encoding="utf-8", newline="") as file,
+            tqdm(total=total, unit="picture", disable=None) as bar,
+        ):
+            table = csv.DictWriter(file, trials.COLUMNS, lineterminator="\n")
+            table.writeheader()
+            for defence in chosen:
+                done = []
+                for trial in tried.run(defence, rgba, read, bar):
+                    table.writerows(trial.rows)
+                    done.append(trial)
+                judged.append(verdict.judge(defence, str(canvas), done, judged[0] if judged else None))
+                done_trials.append(done)
+                laid.append(defence.canvas(rgba))
+        summary = {
+            "grade": judged[0]["grade"],
+            "rule": [step._asdict() for step in grades.STEPS],
+            "mark": {"width": rgba.shape[1], "height": rgba.shape[0]},
+            "model": {"path": armed.model.path, "info": armed.model.info} if armed.model else None,
+            "arguments": arguments,
+            "pictures": {
+                "found": len(found),
+                "read": len(read),
+                "restored": min(limit, len(read)),
+                "failed": failed,
+            },
+            "left_out": left_out,
+            "defences": judged,
+        }
+        (report / folder.SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        (report / folder.PAGE).write_text(report_page.render(summary, laid, done_trials), encoding="utf-8")
+    return summary | {"lines": [verdict.line(defence) for defence in judged]}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Reads the flags, audits, and prints a line a defence."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag here, --help lists them")
+    for flag in (_CANVAS, _IMAGES):
+        if not flag.value:
+            raise UserError(f"--{flag.name} is missing; python -m serving.audit --help shows a whole command")
+    summary = audit(
+        _CANVAS.value,
+        _IMAGES.value,
+        _OUT.value,
+        model_path=_MODEL.value,
+        repair=_REPAIR.value,
+        defences=_DEFENCES.value,
+        attacks=_ATTACKS.value,
+        quality=_QUALITY.value,
+        side=_SIDE.value,
+        limit=_LIMIT.value,
+        seed=_SEED.value,
+        shown=_SHOWN.value,
+        overwrite=_OVERWRITE.value,
+    )
+    for one in summary["left_out"]:
+        print(f"left out: {one['attack']}: {one['reason']}")
+    print(*summary["lines"], Path(_OUT.value) / folder.PAGE, sep="\n")
+    return 1 if summary["pictures"]["failed"] else 0
+
+
+def run() -> None:
+    """The console script."""
+    entry_flags.adopt(_FLAGS)
+    command_line.run(main)
+
+
+if __name__ == "__main__":
+    run()

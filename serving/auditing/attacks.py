@@ -1,0 +1,139 @@
+"""How a mark may be taken off: by a network that never saw it, by who has its file, by who has marked copies."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from configs.command_line import UserError
+from serving.auditing import estimation
+from training import exportable
+from training.evaluation import model
+from training.keyed.restore import KeyedRestorer
+
+UNTOUCHED, BLIND, KEYED = "untouched", "blind", "keyed"
+_ESTIMATED = re.compile(r"estimated-(\d+)")
+_PRETRAINED = Path(__file__).parents[2] / "pretrained"
+
+
+class Restored(NamedTuple):
+    """A copy after an attack: uint8 `[H, W, 3]`, and whether the mark was located, None where that is not asked."""
+
+    picture: np.ndarray
+    located: bool | None = None
+
+
+class Attack(NamedTuple):
+    """An attack on copies.
+
+    Attributes:
+      restore: uint8 `[H, W, 3]` to what it makes of it; None if the attack is not possible.
+      estimate: the mark that it works with, where that was estimated: uint8 `[h, w, 4]`.
+      reason: why it is not possible.
+    """
+
+    restore: Callable[[np.ndarray], Restored] | None
+    estimate: np.ndarray | None = None
+    reason: str | None = None
+
+
+def copies_needed(name: str) -> int:
+    """How many marked copies an attack estimates the mark from; 0 for one that does not.
+
+    Raises:
+      UserError: there is no such attack.
+    """
+    if name in (BLIND, KEYED):
+        return 0
+    match = _ESTIMATED.fullmatch(name)
+    if not match:
+        raise UserError(f"--attacks: no attack is called {name!r}; there are blind, keyed and estimated-N")
+    if int(match[1]) < estimation.LEAST_COPIES:
+        raise UserError(f"--attacks: {name}: at least {estimation.LEAST_COPIES} copies are needed")
+    return int(match[1])
+
+
+@contextlib.contextmanager
+def _as_it_was_traced() -> Iterator[None]:
+    """Runs graphs without optimizing them, which takes longer than a mark's few pictures could win back."""
+    options = tf.config.optimizer.get_experimental_options()
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        yield
+    finally:
+        before = options.get("disable_meta_optimizer", False)
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": before})
+
+
+def _keyed(rgba: np.ndarray, repair: exportable.Exportable | None) -> Callable[[np.ndarray], Restored]:
+    # Marks are laid neither scaled nor turned, and searching for that would take most of the time.
+    restorer = KeyedRestorer(rgba, repair, (1.0, 1.0), (0.0, 0.0))
+
+    # One graph for pictures of all sizes.
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
+    def restored(pictures: tf.Tensor) -> dict[str, tf.Tensor]:
+        return restorer(pictures)
+
+    def restore(picture: np.ndarray) -> Restored:
+        with _as_it_was_traced():
+            found = restored(tf.constant(picture[None]))
+        return Restored(found["restored"][0].numpy(), bool(found["opacity"][0] > 0))
+
+    return restore
+
+
+class Attacks:
+    """All attacks, and what they share: networks, and a graph for each mark that is known."""
+
+    def __init__(self, names: Sequence[str], model_path: str | None, repair: str | None):
+        """Loads what attacks of these names need.
+
+        Args:
+          names: see `copies_needed`.
+          model_path: of the blind attack, see `training.evaluation.model.load`; None for the one that comes along.
+          repair: a repair network's workdir; None for the one that comes along, "" for none.
+
+        Raises:
+          UserError: one of them cannot be used.
+        """
+        generic = str(_PRETRAINED / "generic") if model_path is None else model_path
+        self.model = model.load(generic) if BLIND in names else None
+        needs_repair = repair != "" and any(name != BLIND for name in names)
+        workdir = str(_PRETRAINED / "repair") if repair is None else repair
+        self._repair = exportable.load(workdir, is_repair=True) if needs_repair else None
+        self._of_marks: dict[bytes, Callable[[np.ndarray], Restored]] = {}
+
+    def _blind(self, picture: np.ndarray) -> Restored:
+        return Restored(self.model.restore(picture[None])[0])
+
+    def _of_mark(self, rgba: np.ndarray) -> Callable[[np.ndarray], Restored]:
+        key = np.int64(rgba.shape).tobytes() + rgba.tobytes()
+        if key not in self._of_marks:
+            self._of_marks[key] = _keyed(rgba, self._repair)
+        return self._of_marks[key]
+
+    def prepare(self, name: str, rgba: np.ndarray, copies: Sequence[np.ndarray]) -> Attack:
+        """Makes an attack ready.
+
+        Args:
+          name: see `copies_needed`; `untouched` leaves copies as they are.
+          rgba: the mark that was laid, uint8 `[h, w, 4]`.
+          copies: marked ones, uint8 `[H, W, 3]`; as many as `copies_needed` or more.
+        """
+        if name == UNTOUCHED:
+            return Attack(Restored)
+        if name == BLIND:
+            return Attack(self._blind)
+        if name == KEYED:
+            return Attack(self._of_mark(rgba))
+        try:
+            estimated = estimation.estimate(copies[: copies_needed(name)])
+        except estimation.NotEstimated as error:
+            return Attack(None, reason=str(error))
+        return Attack(_keyed(estimated, self._repair), estimated)
