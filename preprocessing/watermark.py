@@ -3,6 +3,7 @@ r"""Makes watermark canvases, recovers them from pictures that carry them, and s
     python -m preprocessing.watermark text "Sample\n© 2024" --size=48 --out=stamp.png
     python -m preprocessing.watermark tile stamp.png --size=1000 --rotate=25 --out=canvas.png
     python -m preprocessing.watermark extract --flats=dark.png,bright.png --levels=0,255 --out=mark.png
+    python -m preprocessing.watermark estimate archive --out=mark.png
     python -m preprocessing.watermark info mark.png
     python -m preprocessing.watermark bank --count=300 --out=bank
 
@@ -11,11 +12,12 @@ r"""Makes watermark canvases, recovers them from pictures that carry them, and s
 | `text` | a text; `\n` begins a line | RGBA PNG as large as the text |
 | `tile` | an RGBA stamp | RGBA PNG, square, full of the stamp |
 | `extract` | pictures of one grey each, with the mark on them | RGBA PNG of their size: the mark alone |
+| `estimate` | a folder of pictures that all carry the mark | RGBA PNG: the mark alone; beside it, how sure that is |
 | `info` | a canvas | lines of text |
 | `bank` | | a folder of random stamps, to train a model that shall remove marks it has never seen |
 
 Nothing is overwritten unless `--overwrite` says so. `python -m preprocessing.watermark tile --help` lists tile's own
-flags; docs/watermark.md shows how to get flats marked.
+flags; docs/watermark.md shows how to get flats marked, and what pictures tell how much of their mark.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ import os
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 from absl import flags
 from PIL import Image
 
 from configs import canvas_file, command_line, entry_flags
 from configs.command_line import UserError
-from preprocessing import canvas, canvas_bank, canvas_info, extraction
+from preprocessing import canvas, canvas_bank, canvas_info, estimate, extraction
 from preprocessing import flats as flat_pictures
 
 # Each command has flags of its own: `--size` is a canvas's side here and a letter's there.
@@ -61,6 +64,8 @@ _LEVELS = flags.DEFINE_list(
     "levels", None, "Grey of each flat before it was marked, 0..255. Not given: its commonest.", flag_values=_EXTRACT
 )
 
+_ESTIMATE = flags.FlagValues()
+
 _INFO = flags.FlagValues()
 
 _BANK = flags.FlagValues()
@@ -68,10 +73,22 @@ _COUNT = flags.DEFINE_integer("count", 300, "Stamps to draw.", 1, 100_000, flag_
 _SEED = flags.DEFINE_integer("seed", 0, "Of all that is random about them.", 0, flag_values=_BANK)
 _BANK_OUT = flags.DEFINE_string("out", "bank", "The folder to make.", flag_values=_BANK)
 
-_COMMANDS = {"tile": _TILE, "text": _TEXT, "extract": _EXTRACT, "info": _INFO, "bank": _BANK}
+_COMMANDS = {
+    "tile": _TILE,
+    "text": _TEXT,
+    "extract": _EXTRACT,
+    "estimate": _ESTIMATE,
+    "info": _INFO,
+    "bank": _BANK,
+}
 
 _OUT, _OVERWRITE = {}, {}
-for _name, _file in (("tile", "canvas.png"), ("text", "stamp.png"), ("extract", "mark.png")):
+for _name, _file in (
+    ("tile", "canvas.png"),
+    ("text", "stamp.png"),
+    ("extract", "mark.png"),
+    ("estimate", "mark.png"),
+):
     _own = _COMMANDS[_name]
     _OUT[_name] = flags.DEFINE_string("out", _file, "Where to write it: a PNG.", flag_values=_own)
     _OVERWRITE[_name] = flags.DEFINE_bool("overwrite", False, "Replace a file that is there.", flag_values=_own)
@@ -82,7 +99,9 @@ def main(argv: Sequence[str]) -> None:
     command, arguments = (argv[1], argv[2:]) if len(argv) > 1 else (None, [])
     if command not in _COMMANDS:
         what = "no command" if command is None else f"no command {command!r}"
-        raise UserError(f"{what}; say tile, text, extract, info or bank: python -m preprocessing.watermark COMMAND …")
+        raise UserError(
+            f"{what}; say tile, text, extract, estimate, info or bank: python -m preprocessing.watermark COMMAND …"
+        )
     if command == "info":
         print(canvas_info.describe(canvas_file.read(_only(command, "CANVAS.png", arguments))))
         return
@@ -94,6 +113,9 @@ def main(argv: Sequence[str]) -> None:
         return
     out = _OUT[command].value
     _refuse_bad_output(out, _OVERWRITE[command].value)
+    if command == "estimate":
+        _estimate(_only(command, "IMAGES_DIR", arguments), out, _OVERWRITE[command].value)
+        return
     if command == "tile":
         stamp = canvas_file.read(_only(command, "STAMP.png", arguments))
         made, note = canvas.tile(stamp, _TILE_SIZE.value, _GAP.value, _STAGGER.value, _ROTATE.value), None
@@ -105,11 +127,33 @@ def main(argv: Sequence[str]) -> None:
             raise UserError(f"{arguments[0]!r}: extract takes its pictures by --flats=dark.png,bright.png")
         found, note = extraction.extract(flat_pictures.read(_FLATS.value, _levels()))
         made = Image.fromarray(found)
+    _save(made, out)
+    print(f"{out}: {made.width} x {made.height}" + (f", {note}" if note else ""))
+
+
+def _estimate(folder: str, out: str, overwrite: bool) -> None:
+    beside = f"{os.path.splitext(out)[0]}.confidence.png"
+    _refuse_bad_output(beside, overwrite)
+    pictures = estimate.PictureFolder(folder)
+    found = estimate.estimate(pictures, show_progress=True)
+    made = Image.fromarray(found.canvas)
+    # The canvas last: where it is, its confidence is too.
+    _save(Image.fromarray(np.rint(255 * found.confidence).astype(np.uint8)), beside)
+    _save(made, out)
+    print(f"{out}: {made.width} x {made.height}, {found.note}")
+    print(f"{beside}: white where opacity is sure, black where it is not")
+    for name, agreed, left_out in zip(pictures.names, found.agreed, found.left_out):
+        if not agreed and not left_out:
+            print(f"{os.path.join(folder, name)}: this mark was not found in it")
+    for name in pictures.others:
+        print(f"{os.path.join(folder, name)}: no picture, by its name")
+
+
+def _save(made: Image.Image, out: str) -> None:
     try:
         canvas.save_whole(made, out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error})") from None
-    print(f"{out}: {made.width} x {made.height}" + (f", {note}" if note else ""))
 
 
 def _stamp(text: str) -> Image.Image:

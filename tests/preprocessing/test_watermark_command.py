@@ -52,7 +52,7 @@ def test_extract_from_the_command_line_gives_the_mark_back(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "say tile, text, extract, info or bank"),
+        ([], "say tile, text, extract, estimate, info or bank"),
         (["paint"], "no command 'paint'"),
         (["info"], "info takes one argument"),
         (["info", "absent.png"], "absent.png: no such file"),
