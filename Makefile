@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	@$(BIN)/python -m benchmarks.demo --coco="$(COCO)" --out=runs/demo
 
 test: $(VENV)/installed
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 2 --dist=loadfile
 
 lint: $(VENV)/installed
 	@$(BIN)/ruff check .
@@ -26,7 +26,7 @@ format: $(VENV)/installed
 	@$(BIN)/ruff format .
 
 benchmarks: $(VENV)/installed
-	@set -e; for name in conversion input_pipeline canvases corruption models training quality generic keyed serving; do $(BIN)/python -m benchmarks.$$name; done
+	@set -e; for name in conversion input_pipeline canvases corruption models training quality generic keyed estimates serving; do $(BIN)/python -m benchmarks.$$name; done
 
 $(VENV)/installed: setup.py
 	@if [ -z "$(PYTHON)" ]; then \

@@ -15,6 +15,7 @@ _EXTRAS = {
 _EXTRAS["test"] = [
     "pytest>=8",
     "pytest-timeout",
+    "pytest-xdist",
     "hypothesis",
     "ruff==0.17.6",
     "playwright",  # drives Chromium over the report's page

@@ -22,7 +22,6 @@ Command:
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import resource
 import statistics
@@ -30,13 +29,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
+from benchmarks import marked
 from benchmarks.figure import report
 from configs import command_line
 from serving.key import key
@@ -54,84 +54,9 @@ _TARGETS = {
     "datestamp": (41.5, 24.0),
 }
 _SIDE = 256
-_COVERED = 0.02
 
 
-class _Laid(NamedTuple):
-    """A crop under a mark: uint8 pictures `[h, w, 3]`, the premultiplied layer `[h, w, 4]` in 0..255 times opacity."""
-
-    clean: np.ndarray
-    picture: np.ndarray
-    layer: np.ndarray
-
-    @property
-    def covered(self) -> np.ndarray:
-        return self.layer[..., 3] / 255 > _COVERED
-
-
-def _blended(clean: np.ndarray, layer: np.ndarray) -> _Laid:
-    picture = np.round(clean * (1 - layer[..., 3:] / 255) + layer[..., :3])
-    return _Laid(clean, np.clip(picture, 0, 255).astype(np.uint8), layer)
-
-
-def _premultiplied(canvas: Image.Image, opacity: float) -> np.ndarray:
-    rgba = np.asarray(canvas).astype(np.float64)
-    return np.concatenate([rgba[..., :3] * rgba[..., 3:] / 255, rgba[..., 3:]], -1) * opacity
-
-
-def _lay(clean: np.ndarray, canvas: Image.Image, rng: np.random.Generator) -> tuple[_Laid, tuple[int, int]]:
-    """Lays a canvas on whole pixels; returns where its top left corner lies, too."""
-    layer = np.zeros((*clean.shape[:2], 4))
-    premultiplied = _premultiplied(canvas, rng.uniform(0.88, 0.97))
-    from_, to, shape = [], [], []
-    for side, length in zip(clean.shape[:2], premultiplied.shape[:2]):
-        shape.append(min(side, length))
-        from_.append(int(rng.integers(0, max(length - side, 0) + 1)))
-        to.append(int(rng.integers(0, max(side - length, 0) + 1)))
-    part = premultiplied[from_[0] : from_[0] + shape[0], from_[1] : from_[1] + shape[1]]
-    layer[to[0] : to[0] + shape[0], to[1] : to[1] + shape[1]] = part
-    return _blended(clean, layer), (to[0] - from_[0], to[1] - from_[1])
-
-
-def _lay_scaled(clean: np.ndarray, canvas: Image.Image, rng: np.random.Generator) -> tuple[_Laid, np.ndarray]:
-    """Lays a canvas scaled and turned by Pillow; returns (dy, dx, scale, rotation), as a keyed export reports it."""
-    height, width = clean.shape[:2]
-    scale, angle = np.exp(rng.uniform(np.log(0.5), np.log(2))), np.radians(rng.uniform(-3, 3))
-    # A stamp that would not fit is laid no larger than the crop.
-    if canvas.height < height:
-        scale = min(scale, 0.95 * width / canvas.width)
-    middle = np.array([canvas.height, canvas.width]) / 2
-    spare = np.abs(np.array([height, width]) - scale * 2 * middle) / 2 - 0.1 * scale * middle
-    at = np.array([height, width]) / 2 + rng.uniform(-1, 1, 2) * np.maximum(spare, 0)
-    sine, cosine = np.sin(angle), np.cos(angle)
-    turn = np.array([[cosine, -sine], [sine, cosine]])  # of (y, x), counter-clockwise on a screen
-    corner = at - scale * turn @ middle
-    smaller = canvas.resize([max(1, round(side * min(scale, 1.0))) for side in canvas.size], Image.Resampling.LANCZOS)
-    back = turn.T / scale * (smaller.width / canvas.width)  # from the picture to the resized canvas
-    origin = -back @ corner
-    matrix = (back[1, 1], back[1, 0], origin[1], back[0, 1], back[0, 0], origin[0])
-    placed = smaller.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
-    layer = _premultiplied(placed, rng.uniform(0.88, 0.97))
-    return _blended(clean, layer), np.array([*corner, scale, angle])
-
-
-def _as_jpeg(laid: _Laid) -> _Laid:
-    file = io.BytesIO()
-    Image.fromarray(laid.picture).save(file, "JPEG", quality=90, subsampling=0)
-    return laid._replace(picture=np.asarray(Image.open(file)))
-
-
-def _psnr(picture: np.ndarray, laid: _Laid) -> float:
-    error = np.square(picture.astype(np.float64) - laid.clean)[laid.covered].mean()
-    return 10 * np.log10(255**2 / max(error, 1e-9))
-
-
-def _oracle(laid: _Laid) -> np.ndarray:
-    shows = np.maximum(1 - laid.layer[..., 3:] / 255, 0.02)
-    return np.clip(np.round((laid.picture - laid.layer[..., :3]) / shows), 0, 255)
-
-
-def _is_located(transform: np.ndarray, canvas: Image.Image, laid: _Laid, tolerance: float) -> bool:
+def _is_located(transform: np.ndarray, canvas: Image.Image, laid: marked.Laid, tolerance: float) -> bool:
     """Whether the canvas lies, as far as the crop shows, where it was laid, or a period beside."""
     dy, dx, scale, angle = transform
     sine, cosine = np.sin(angle), np.cos(angle)
@@ -153,16 +78,6 @@ def _is_located(transform: np.ndarray, canvas: Image.Image, laid: _Laid, toleran
     return here < away and here < 0.5 * true.mean()
 
 
-def _crops(paths: Sequence[Path], limit: int) -> list[np.ndarray]:
-    crops = []
-    for path in paths:
-        picture = np.asarray(Image.open(path).convert("RGB"))
-        top, left = ((side - _SIDE) // 2 for side in picture.shape[:2])
-        if min(top, left) >= 0:
-            crops.append(picture[top : top + _SIDE, left : left + _SIDE])
-    return crops[:limit]
-
-
 def _restored(model: Any, picture: np.ndarray) -> dict[str, np.ndarray]:
     found = model.signatures["restore"](images=tf.constant(picture[None]))
     return {name: value.numpy()[0] for name, value in found.items()}
@@ -174,10 +89,12 @@ def _quality(name: str, canvas: Image.Image, model: Any, crops: Sequence[np.ndar
     for suffix, target in zip(("", "_jpeg"), _TARGETS[name]):
         rng, rows = np.random.default_rng(7), []
         for clean in crops:
-            laid, corner = _lay(clean, canvas, rng)
-            laid = _as_jpeg(laid) if suffix else laid
+            laid, corner = marked.lay(clean, canvas, rng)
+            laid = marked.as_jpeg(laid) if suffix else laid
             found = _restored(model, laid.picture)
-            rows.append([_psnr(picture, laid) for picture in (laid.picture, _oracle(laid), found["restored"])])
+            rows.append(
+                [marked.psnr(picture, laid) for picture in (laid.picture, marked.oracle(laid), found["restored"])]
+            )
             changed += int((found["restored"] != laid.picture).any(-1)[laid.layer[..., 3] == 0].sum())
             if not suffix:
                 exact = np.array([*corner, 1.0, 0.0])
@@ -223,7 +140,7 @@ def measure(shared: Path, folder: Path, limit: int, quick: bool) -> None:
       quick: few pictures.
     """
     pictures = sorted((shared / "data/coco/val2017").glob("*.jpg"))
-    crops = _crops(pictures, limit)
+    crops = marked.centre_crops(pictures, _SIDE, limit)
     large = next(np.asarray(image) for image in map(Image.open, pictures) if image.size == (640, 480))
     located = scaled = changed = false_finds = 0
     for name in _TARGETS:
@@ -235,14 +152,14 @@ def measure(shared: Path, folder: Path, limit: int, quick: bool) -> None:
         located, changed = located + found, changed + altered
         rng = np.random.default_rng(11)
         for clean in crops:
-            laid, _ = _lay_scaled(clean, canvas, rng)
+            laid, _ = marked.lay_scaled(clean, canvas, rng)
             scaled += _is_located(_restored(model, laid.picture)["transform"], canvas, laid, 1.0)
         for picture in pictures[: 8 if quick else None]:
             restored = _restored(model, np.asarray(Image.open(picture).convert("RGB")))
             false_finds += bool(restored["opacity"])
 
-        laid, _ = _lay(large, canvas, np.random.default_rng(1))
-        turned, _ = _lay_scaled(large, canvas, np.random.default_rng(1))
+        laid, _ = marked.lay(large, canvas, np.random.default_rng(1))
+        turned, _ = marked.lay_scaled(large, canvas, np.random.default_rng(1))
         coded = tf.io.encode_jpeg(large)
         codec = []
         for _ in range(6):
@@ -250,7 +167,7 @@ def measure(shared: Path, folder: Path, limit: int, quick: bool) -> None:
             tf.io.encode_png(tf.io.decode_jpeg(coded)).numpy()
             codec.append(1000 * (time.perf_counter() - started))
         for suffix, picture, target in (("", laid, 150), ("_scaled", turned, 500)):
-            taken = _milliseconds(model, _as_jpeg(picture).picture, 5)
+            taken = _milliseconds(model, marked.as_jpeg(picture).picture, 5)
             print(f"{name}{suffix}: {taken / statistics.median(codec):.1f} times the codec's")
             report(f"keyed_time{suffix}_{name}", taken, "ms", target, at_least=False)
     report("keyed_located", located / len(crops) / len(_TARGETS), "of 1", 0.99)

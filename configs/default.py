@@ -51,7 +51,7 @@ def get_config() -> ml_collections.ConfigDict:
     # nafnet: (32, 64, 128) and (1, 2, 4), blocks, from half the picture's resolution downwards.
     config.model.features = ()
     config.model.blocks = ()
-    # repair: (32, 48, 72, 96) and (1, 1, 2, 2), residual blocks, from half the picture's resolution downwards.
+    # repair: (16, 32, 64, 128) and (0, 2, 1, 2), residual blocks, from half the picture's resolution downwards.
     # nafnet alone: side of the window that its attention averages over, in samples of each resolution; odd.
     config.model.window = 7
 

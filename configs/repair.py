@@ -22,5 +22,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.presence_weight = 0.0  # where the mark lies is known
     config.ema = 0.999
     config.steps = 200_000
-    config.max_minutes = 30.0
+    config.max_minutes = 50.0
     return config

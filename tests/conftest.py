@@ -1,5 +1,6 @@
 """Fixtures shared by all folders: real photographs, and a dataset made of them."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ from PIL import Image
 
 import training.devices
 
+# `make test` runs two processes at a time; on a GPU the first would take all of its memory.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 # Two logical CPU devices, so that distribution is tested in the same process; before TensorFlow starts.
 training.devices.split_cpu(2)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -157,15 +157,6 @@ class Finder:
         corner = tf.switch_case(tf.reduce_sum(tf.cast(is_too_large, tf.int32)), branches)
         return self._refined(picture, at_corner(corner), found, rigid=True, steps=2)
 
-    def _upright(self, picture: tf.Tensor, found: Found) -> Match:
-        """Likewise, at a higher resolution only where a lower one does not do."""
-        match = self._as_it_is(picture, found, tf.constant(_FEW_POINTS))
-        return tf.cond(
-            _is_certain(match),
-            lambda: match,
-            lambda: _surer(match, self._as_it_is(picture, found, tf.constant(_MOST_POINTS))),
-        )
-
     def _nearer(self, picture: tf.Tensor, start: Placement, found: Found | None) -> tuple[tf.Tensor, Placement]:
         """The likeliest scale and angle around those of the coarse search, and its score."""
         side = tf.cast(_SEARCHED * tf.maximum(1.0, start.scale), tf.int32)
@@ -211,15 +202,15 @@ class Finder:
         Returns:
           The likeliest match; it is none if its score is below `FOUND`.
         """
-        match = self._upright(picture, Found.nothing())
-        if not self._is_searched:
-            return match
+        nothing = Found.nothing()
 
-        return tf.cond(
-            _is_certain(match),
-            lambda: match,
-            lambda: _surer(match, self._scaled(picture, self._scales, self._angles, _CANDIDATES)),
-        )
+        def or_else(match: Match, way: Callable[[], Match]) -> Match:
+            return tf.cond(_is_certain(match), lambda: match, lambda: _surer(match, way()))
+
+        match = self._as_it_is(picture, nothing, tf.constant(_FEW_POINTS))
+        if self._is_searched:
+            match = or_else(match, lambda: self._scaled(picture, self._scales, self._angles, _CANDIDATES))
+        return or_else(match, lambda: self._as_it_is(picture, nothing, tf.constant(_MOST_POINTS)))
 
     def most(self, first: Match, picture: tf.Tensor) -> tf.Tensor:
         """How often it may lie over a picture, int32 scalar: a field once, a stamp up to `MOST` times."""

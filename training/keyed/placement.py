@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import tensorflow as tf
+
+
+def turned(points: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
+    """Points `[..., 2]`, (y, x), turned about the origin, counter-clockwise on a screen, where y points down."""
+    sine, cosine = tf.sin(angle), tf.cos(angle)
+    y, x = points[..., 0], points[..., 1]
+    return tf.stack([cosine * y - sine * x, sine * y + cosine * x], axis=-1)
 
 
 class Placement(NamedTuple):
@@ -21,6 +29,14 @@ class Placement(NamedTuple):
     corner: tf.Tensor
     scale: tf.Tensor
     rotation: tf.Tensor
+
+    def picture_points(self, canvas_points: tf.Tensor) -> tf.Tensor:
+        """Where points of the canvas, float32 `[N, 2]`, appear."""
+        return self.corner + self.scale * turned(canvas_points, self.rotation)
+
+    def canvas_points(self, picture_points: tf.Tensor) -> tf.Tensor:
+        """Which points of the canvas appear there, float32 `[N, 2]`."""
+        return turned(picture_points - self.corner, -self.rotation) / self.scale
 
     def seen_from(self, corner: tf.Tensor) -> Placement:
         """The same in a window of the picture whose top left pixel is `corner`."""
@@ -40,6 +56,12 @@ def _windowed(layer: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor
         layer = tf.gather(layer, tf.clip_by_value(index, 0, layer.shape[axis] - 1), axis=axis)
         layer *= tf.reshape(inside, [-1, 1, 1] if axis == 0 else [1, -1, 1])
     return layer
+
+
+def pixel_middles(size: tf.Tensor) -> tf.Tensor:
+    """Where the pixels of a picture have their middles, float32 `[H, W, 2]`, (y, x); `size` is int32 `[2]`."""
+    rows, columns = (tf.cast(tf.range(length), tf.float32) + 0.5 for length in tf.unstack(size))
+    return tf.stack(tf.meshgrid(rows, columns, indexing="ij"), axis=-1)
 
 
 def bilinear(image: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
@@ -76,19 +98,16 @@ def _antialiased(layer: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
 
 def _seen_part(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tuple[tf.Tensor, Placement]:
     """The part of a canvas that a picture shows, and a border: scaling all of a large one takes many times as long."""
-    sine, cosine = tf.sin(placement.rotation), tf.cos(placement.rotation)
-    height, width = tf.unstack(tf.cast(size, tf.float32))
-    y = tf.stack([0.0, 0.0, height, height]) - placement.corner[0]
-    x = tf.stack([0.0, width, 0.0, width]) - placement.corner[1]
-    corners = tf.stack([cosine * y + sine * x, cosine * x - sine * y], axis=1) / placement.scale
+    corners = placement.canvas_points(
+        tf.constant(list(itertools.product((0.0, 1.0), repeat=2))) * tf.cast(size, tf.float32)
+    )
     border = 4.0 + 4.0 / placement.scale  # the kernel's reach, and more
     limit = tf.constant(tuple(layer.shape[:2]), tf.float32)
     first = tf.clip_by_value(tf.floor(tf.reduce_min(corners, axis=0) - border), 0.0, limit - 1.0)
     last = tf.clip_by_value(tf.math.ceil(tf.reduce_max(corners, axis=0) + border), first + 1.0, limit)
     extent = tf.cast(last - first, tf.int32)
     part = tf.slice(layer, tf.concat([tf.cast(first, tf.int32), [0]], 0), tf.concat([extent, [4]], 0))
-    turned = tf.stack([cosine * first[0] - sine * first[1], sine * first[0] + cosine * first[1]])
-    return part, placement._replace(corner=placement.corner + placement.scale * turned)
+    return part, placement._replace(corner=placement.picture_points(first))
 
 
 def _sampled(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tf.Tensor:
@@ -96,12 +115,8 @@ def _sampled(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tf.Tens
     layer, placement = _seen_part(layer, placement, size)
     layer = tf.cond(placement.scale == 1.0, lambda: layer, lambda: _antialiased(layer, placement.scale))
     layer = tf.pad(layer, [[1, 1], [1, 1], [0, 0]])
-    y = tf.cast(tf.range(size[0]), tf.float32)[:, None] + 0.5 - placement.corner[0]
-    x = tf.cast(tf.range(size[1]), tf.float32)[None] + 0.5 - placement.corner[1]
-    sine, cosine = tf.sin(placement.rotation), tf.cos(placement.rotation)
-    # On a screen y points down; the border of one pixel and the half pixel to its middle make the other half.
-    at = tf.stack([cosine * y + sine * x, cosine * x - sine * y], axis=-1) + 0.5
-    return bilinear(layer, at)
+    # The border of one pixel, and the half pixel to its middle, make the other half.
+    return bilinear(layer, turned(pixel_middles(size) - placement.corner, -placement.rotation) + 0.5)
 
 
 def over_picture(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tf.Tensor:

@@ -23,6 +23,9 @@ _ROBUST = 0.5  # pixels off the common motion from which a block counts less
 _ROUNDS = 4
 _ALMOST = 0.2  # pixels from a whole one: marks are laid on whole pixels far more often than near them
 _UNIT = 128.0  # pixels: over so many a change of scale or angle is compared with a shift
+_SETTLED = 0.02  # pixels, by which a step that is worth another moves some block at least
+# After so many steps a placement of a score this low is not going to be any that counts.
+_PATIENCE, _HOPELESS = 3, 10.0
 
 
 def window(
@@ -142,6 +145,11 @@ class _Blocks:
         match = Match(placement, agreement / tf.sqrt(energy), agreement / energy, consensus)
         return match, self._moved(placement, expected, energies, rigid)
 
+    def distance(self, one: Placement, other: Placement) -> tf.Tensor:
+        """By how many pixels two placements of a canvas are apart, float32 scalar, in the block that differs most."""
+        middles = one.canvas_points(self._middles)
+        return tf.reduce_max(tf.norm(other.picture_points(middles) - self._middles, axis=1))
+
     def _moved(self, placement: Placement, expected: tf.Tensor, energies: tf.Tensor, rigid: bool) -> Placement:
         displaced, matched = _peaks(expected, self._whitened)
         scores = matched / tf.sqrt(energies + DAMPING * tf.reduce_max(energies) + 1e-12)
@@ -186,9 +194,10 @@ def refine(
         return number + 1, *part.matched(following, rigid)
 
     def goes_on(number: tf.Tensor, match: Match, following: Placement) -> tf.Tensor:
-        is_same = [tf.reduce_all(tf.equal(*pair)) for pair in zip(match.placement, following)]
-        return (number <= steps) & ~tf.reduce_all(is_same)
+        is_worth_it = (number < _PATIENCE) | (match.score > _HOPELESS)
+        return (number <= steps) & (part.distance(match.placement, following) > _SETTLED) & is_worth_it
 
-    nowhere = Match(start._replace(scale=tf.zeros([])), tf.zeros([]), tf.zeros([]), tf.zeros([]))
+    elsewhere = start._replace(corner=start.corner + 1.0)
+    nowhere = Match(elsewhere, tf.zeros([]), tf.zeros([]), tf.zeros([]))
     _, match, _ = tf.while_loop(goes_on, step, (0, nowhere, start))
     return match

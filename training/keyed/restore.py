@@ -86,11 +86,11 @@ class KeyedRestorer:
         corner, size = window(placement, tuple(self._finder.layer.shape[:2]), tf.shape(pixels)[:2])
         seen = cropped(pixels, corner, size)
         layer = over_picture(self._finder.layer, placement.seen_from(corner), size)
-        fitted = fit(seen, layer, match.opacity)
         # Between pixels, interpolation is not quite what the mark was laid with.
         is_whole = (placement.scale == 1.0) & (placement.rotation == 0.0)
         is_whole &= tf.reduce_all(tf.equal(placement.corner, tf.round(placement.corner)))
-        is_exact = is_whole & ~was_saved_as_jpeg(seen, fitted.opacity * layer[..., 3], corner)
+        is_exact = is_whole & ~was_saved_as_jpeg(seen, match.opacity * layer[..., 3], corner)
+        fitted = fit(seen, layer, match.opacity, is_exact)
         return _Layer(placement, fitted, is_exact)
 
     def _tile(self, pixels: tf.Tensor, first: tf.Tensor, over: _Layer) -> tf.Tensor:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from training.keyed import locate
 from training.keyed.canvas_features import CanvasFeatures
-from training.keyed.placement import Placement, bilinear
+from training.keyed.placement import Placement, bilinear, pixel_middles, turned
 
 COARSE, FINE = 8, 4  # resolutions, by that of the canvas
 _WINDOW = 320.0  # canvas pixels a side
@@ -41,13 +41,9 @@ def around(scale: tf.Tensor, rotation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
     return scale * _SCALE_STEP**steps, rotation + _ANGLE_STEP * steps
 
 
-def _turned(small: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
+def _seen_turned(small: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
     """A picture seen in a frame that is turned about its top left corner; bilinear, the border repeated."""
-    size = tf.shape(small)[:2]
-    y = tf.cast(tf.range(size[0]), tf.float32)[:, None] + 0.5
-    x = tf.cast(tf.range(size[1]), tf.float32)[None] + 0.5
-    sine, cosine = tf.sin(angle), tf.cos(angle)
-    return bilinear(small, tf.stack([cosine * y - sine * x, sine * y + cosine * x], axis=-1) - 0.5)
+    return bilinear(small, turned(pixel_middles(tf.shape(small)[:2]), angle) - 0.5)
 
 
 def search(
@@ -94,14 +90,11 @@ def search(
         transformed = locate.spectra(canvas, shrunk_size, wraps)
 
         def at_angle(angle: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            turned_counts = None if counted is None else _turned(counted, angle)[..., 0]
-            fields = locate.picture_fields(_turned(small, angle), level, turned_counts)
+            turned_counts = None if counted is None else _seen_turned(counted, angle)[..., 0]
+            fields = locate.picture_fields(_seen_turned(small, angle), level, turned_counts)
             score, corner = locate.best_offset(locate.score_map(fields, canvas, transformed), shrunk_size)
             # From the turned frame's pixels to the picture's; the resized picture is a whole number of pixels.
-            y, x = tf.unstack(tf.cast(corner, tf.float32))
-            sine, cosine = tf.sin(angle), tf.cos(angle)
-            turned = tf.stack([cosine * y - sine * x, sine * y + cosine * x])
-            pixels = turned * tf.cast(extent, tf.float32) / tf.cast(shrunk_size, tf.float32)
+            pixels = turned(tf.cast(corner, tf.float32), angle) * tf.cast(extent / shrunk_size, tf.float32)
             return score, tf.cast(start, tf.float32) + pixels
 
         return tf.vectorized_map(at_angle, angles, fallback_to_while_loop=False)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from training.models import u_shape
 from training.models.unet import residual_block
 
-FEATURES, BLOCKS = (32, 48, 72, 96), (1, 1, 2, 2)
+FEATURES, BLOCKS = (16, 32, 64, 128), (0, 2, 1, 2)
 # What it reads: the inverted picture, the picture, the mark's alpha, and how sure inversion is.
 CHANNELS, _ALPHA = 8, 6
 
