@@ -12,8 +12,9 @@ from training.keyed import canvas_features, locate, search
 from training.keyed.placement import Placement, at_corner, over_picture
 from training.keyed.refine import Match, refine, window
 
-# Highest scores of pictures without the canvas are about 10, seldom 20.
-FOUND = 25.0
+# Highest scores of pictures without the canvas are about 10, seldom 20, once in hundreds 26.
+FOUND = 30.0
+_LEAST_OPACITY = 0.15  # of a match that counts: what seems fainter is the picture's own
 # A match of a lower score, or that less of the canvas agrees on, may be one at a wrong scale.
 _CERTAIN, _CONSENSUS = 80.0, 0.85
 MOST = 16  # repetitions of a stamp
@@ -140,7 +141,8 @@ class Finder:
         corner, size = window(start, self._size, tf.shape(picture)[:2])
         counts = self._counts(found, corner, size, 1)
         match = refine(cropped(picture, corner, size), self.layer, start.seen_from(corner), rigid, counts, steps)
-        return match._replace(placement=match.placement.seen_from(-corner))
+        score = tf.where(match.opacity < _LEAST_OPACITY, 0.0, match.score)
+        return match._replace(placement=match.placement.seen_from(-corner), score=score)
 
     def _as_it_is(self, picture: tf.Tensor, found: Found, most_points: tf.Tensor) -> Match:
         """Where the canvas lies unscaled: to a pixel of the resolution that can be searched, then refined."""
