@@ -15,6 +15,9 @@ import tensorflow as tf
 
 # Singular values below this share of the largest are colour noise.
 _RANK_TOLERANCE = 0.02
+# A canvas repeats itself after a shift by which it correlates so well with itself, over so much of its area.
+_REPEATS, _LEAST_OVERLAP = 0.9, 0.2
+_NEIGHBOURHOOD = 9  # pixels a side in which one shift is the best
 
 
 class Spanning(NamedTuple):
@@ -104,6 +107,35 @@ def gradients(planes: tf.Tensor) -> tf.Tensor:
     along_x = tf.pad(planes[:, :, 1:] - planes[:, :, :-1], [[0, 0], [0, 0], [0, 1]])
     along_y = tf.pad(planes[:, 1:] - planes[:, :-1], [[0, 0], [0, 1], [0, 0]])
     return tf.stack([along_x, along_y])
+
+
+def periods(layer: np.ndarray) -> np.ndarray:
+    """Finds the shifts by which a canvas repeats itself: at these, a part of it is found as well as where it lies.
+
+    Args:
+      layer: premultiplied canvas, float32 `[h, w, 4]`, not transparent everywhere.
+
+    Returns:
+      float32 `[K, 2]`, (y, x) in pixels, at all shifts that overlap enough; the first is (0, 0).
+    """
+    height, width = layer.shape[:2]
+    size = [2 * height, 2 * width]
+
+    def correlated(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        spectra = (np.fft.rfft2(x, size, axes=(0, 1)) for x in (one, other))
+        product = np.conj(next(spectra)) * next(spectra)
+        return np.fft.fftshift(np.fft.irfft2(product, size, axes=(0, 1)))
+
+    everywhere = np.ones((height, width))
+    agreement = sum(correlated(layer[..., channel], layer[..., channel]) for channel in range(4))
+    squares = np.square(layer).sum(-1)
+    here, there = correlated(everywhere, squares), correlated(squares, everywhere)
+    correlation = (agreement / np.sqrt(np.maximum(here * there, 1e-3 * squares.sum() ** 2))).astype(np.float32)
+    overlap = correlated(everywhere, everywhere) / (height * width)
+    best_near = tf.nn.max_pool2d(correlation[None, ..., None], _NEIGHBOURHOOD, 1, "SAME")[0, ..., 0].numpy()
+    repeats = (correlation > _REPEATS) & (correlation == best_near) & (overlap > _LEAST_OVERLAP)
+    shifts = np.argwhere(repeats) - [height, width]
+    return shifts[np.argsort(np.abs(shifts).sum(1))].astype(np.float32)
 
 
 def canvas_features(layer: tf.Tensor, spanned_by: Spanning) -> CanvasFeatures:

@@ -23,6 +23,8 @@ _SEARCHED = 320  # pixels a side, of the canvas or of the picture, in which scal
 _SHRUNK = 2  # by which a picture is before the coarse search: what of its shrinking all scales have in common
 # Points of an FFT, above which the search is at half the resolution: of a first one, and of one that looks closely.
 _FEW_POINTS, _MOST_POINTS = 500_000, 1_800_000
+# Canvas pixels by which the coarse search is wrong at most.
+_MISPLACED = 16.0
 # Pixels around a located stamp in which it is not looked for again.
 _MARGIN = 2
 # Of the search at unknown scale: around how many it goes on more finely, the score there below which it is not worth
@@ -98,6 +100,7 @@ class Finder:
         layer = canvas_features.premultiplied(rgba)
         self._size = layer.shape[:2]
         self._spanned_by = canvas_features.spanning(layer)
+        self._periods = canvas_features.periods(layer)
         # Variables, because a SavedModel holds each of them once, and constants in every function that reads them.
         self._layers = {
             level: tf.Variable(canvas_features.shrunk(layer, level), trainable=False, name=f"canvas_{level}")
@@ -152,7 +155,8 @@ class Finder:
             shrunk = _shrunk(picture, level)
             size = tf.shape(shrunk)[:2]
             fields = locate.picture_fields(shrunk, level, self._counts(found, tf.zeros([2]), size, level))
-            return locate.best_offset(locate.score_map(fields, self._features(level)), size)[1] * level
+            features = self._features(level)
+            return locate.best_offset(locate.score_map(fields, features), size, features)[1] * level
 
         is_too_large = [points / level**2 > tf.cast(most_points, tf.float32) for level in _LEVELS[:-1]]
         branches = [lambda level=level: at(level) for level in _LEVELS]
@@ -161,12 +165,18 @@ class Finder:
 
     def _nearer(self, picture: tf.Tensor, start: Placement, found: Found | None) -> tuple[tf.Tensor, Placement]:
         """The likeliest scale and angle around those of the coarse search, and its score."""
-        side = tf.cast(_SEARCHED * tf.maximum(1.0, start.scale), tf.int32)
-        corner, size = window(start, self._size, tf.shape(picture)[:2], side)
+        extent = start.scale * tf.constant(self._size, tf.float32)
+        margin = _MISPLACED * start.scale
+        side = tf.minimum(_SEARCHED * tf.maximum(1.0, start.scale), extent + 2.0 * margin)
+        corner, size = window(start, self._size, tf.shape(picture)[:2], tf.cast(side, tf.int32))
         seen = cropped(picture, corner, size)
+        last = start.corner + extent - tf.cast(tf.shape(picture)[:2], tf.float32)
+        is_inside = (start.corner > -margin) & (last < margin)
         counts = None if found is None else self._counts(found, corner, size, 1)
         features, around = self._features(search.FINE), search.around(start.scale, start.rotation)
-        scores, placements = search.search(seen, features, search.FINE, self._size, *around, best=1, counts=counts)
+        scores, placements = search.search(
+            seen, features, search.FINE, self._size, *around, best=1, counts=counts, is_inside=is_inside
+        )
         return scores[0], Placement(*(part[0] for part in placements)).seen_from(-corner)
 
     def _scaled(
@@ -195,6 +205,21 @@ class Finder:
         nowhere = Match(Placement(tf.zeros([2]), tf.ones([]), tf.zeros([])), *[tf.zeros([])] * 3)
         return tf.while_loop(goes_on, with_next, (0, nowhere))[1]
 
+    def _widest(self, picture: tf.Tensor, match: Match) -> Match:
+        """The match, or the one a period away, as good where it was searched for, that covers most of the picture."""
+        placement, limit = match.placement, tf.cast(tf.shape(picture)[:2], tf.float32)
+        corners = placement.picture_points(tf.constant(self._periods))
+        ends = corners + placement.scale * tf.constant(self._size, tf.float32)
+        covered = tf.reduce_prod(tf.nn.relu(tf.minimum(ends, limit) - tf.maximum(corners, 0.0)), axis=1)
+        widest = tf.argmax(covered)  # the first, the canvas itself, where others are no better
+
+        def moved() -> Match:
+            there = placement._replace(corner=corners[widest])
+            other = self._refined(picture, there, Found.nothing(), rigid=False, steps=_STEPS)
+            return tf.cond(_is_certain(other), lambda: other, lambda: match)
+
+        return tf.cond(widest > 0, moved, lambda: match)
+
     def first(self, picture: tf.Tensor) -> Match:
         """Finds the canvas, as it is or else scaled and turned.
 
@@ -212,6 +237,8 @@ class Finder:
         match = self._as_it_is(picture, nothing, tf.constant(_FEW_POINTS))
         if self._is_searched:
             match = or_else(match, lambda: self._scaled(picture, self._scales, self._angles, _CANDIDATES))
+            is_scaled = (match.placement.scale != 1.0) | (match.placement.rotation != 0.0)
+            match = tf.cond(is_scaled, lambda: self._widest(picture, match), lambda: match)
         return or_else(match, lambda: self._as_it_is(picture, nothing, tf.constant(_MOST_POINTS)))
 
     def most(self, first: Match, picture: tf.Tensor) -> tf.Tensor:

@@ -25,13 +25,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from training.keyed.blend import invert, transmission
+from training.keyed.blend import transmission
 from training.keyed.locate import blur
 
 _LOWEST, _HIGHEST = 0.15, 1.02
 _NOISE = 1.5 / 255.0  # of a picture's gradients, from rounding
 _LOW_PASS = 6.0
-_SOME = 2048  # pixels that are enough to come near
+_SOME, _MORE = 2048, 16384  # pixels that are enough to come near, and nearer
 _STEPS, _LAST_STEPS, _BLURRED_STEPS = 8, 2, 2
 _LONGEST_WAY = 3.0
 _CONVERGED = 1e-4
@@ -42,16 +42,21 @@ _EXPLAINED = 0.003
 LEAST_GAIN = 0.04  # of a white mark; JPEG alone shifts what is measured by almost so much
 
 
+def _planes(x: tf.Tensor) -> tf.Tensor:
+    """`[H, W, C]` to `[C, H, W]`: parts of planes are whole rows, and what channels share is multiplied in runs."""
+    return tf.transpose(x, [2, 0, 1])
+
+
 def _low_pass(picture: tf.Tensor, layer: tf.Tensor, opacity: tf.Tensor) -> tf.Tensor:
-    """What lies beneath the mark, without its details: float32 `[H, W, 3]`."""
-    trust = tf.square(transmission(layer[..., 3:], opacity))
-    inverted = tf.clip_by_value(invert(picture, layer, opacity), 0.0, 1.0)
-    blurred = blur(tf.concat([inverted * trust, trust], axis=-1)[None], _LOW_PASS)[0]
-    return blurred[..., :3] / blurred[..., 3:]
+    """What lies beneath the mark, without its details: float32 `[3, H, W]`."""
+    inverted = tf.clip_by_value(_parts(picture, layer, opacity)[4:], 0.0, 1.0)
+    trust = tf.square(transmission(layer[3:], opacity))
+    blurred = blur(tf.concat([inverted * trust, trust], axis=0), _LOW_PASS)
+    return blurred[:3] / blurred[3:]
 
 
 class _Parts(NamedTuple):
-    """What an opacity makes of pixels: float32 `[..., 7]`, the layer by the transmission, and the inverted picture."""
+    """What an opacity makes of pixels: float32 `[7, ...]`, the layer by the transmission, and the inverted picture."""
 
     here: tf.Tensor
     right: tf.Tensor
@@ -59,92 +64,121 @@ class _Parts(NamedTuple):
 
 
 def _parts(picture: tf.Tensor, layer: tf.Tensor, opacity: tf.Tensor) -> tf.Tensor:
-    return tf.concat([layer / transmission(layer[..., 3:], opacity), invert(picture, layer, opacity)], axis=-1)
+    return tf.concat([layer, picture - opacity * layer[:3]], axis=0) / transmission(layer[3:], opacity)
 
 
 class _Seen(NamedTuple):
-    """A window `[H, W, C]`: the picture, its low-pass without the last row and column, and the layer over it."""
+    """A window `[C, H, W]`: the picture, its low-pass, and the layer over it."""
 
-    low_pass: tf.Tensor
     picture: tf.Tensor
+    beneath: tf.Tensor
     layer: tf.Tensor
 
     @property
+    def low_pass(self) -> tf.Tensor:
+        """Float32 `[3, H - 1, W - 1]`: the last row and column have no neighbours."""
+        return self.beneath[:, :-1, :-1]
+
+    @property
     def alpha(self) -> tf.Tensor:
-        """Float32 `[H - 1, W - 1, 1]`."""
-        return self.layer[:-1, :-1, 3:]
+        """Float32 `[1, H - 1, W - 1]`."""
+        return self.layer[3:, :-1, :-1]
 
     def parts(self, opacity: tf.Tensor) -> _Parts:
         """Of all pixels but the last row and column."""
         parts = _parts(self.picture, self.layer, opacity)
-        return _Parts(parts[:-1, :-1], parts[:-1, 1:], parts[1:, :-1])
+        return _Parts(parts[:, :-1, :-1], parts[:, :-1, 1:], parts[:, 1:, :-1])
+
+    def edges(self) -> tf.Tensor:
+        """Indices of the pixels that have something to say, those at which the mark has an edge: int32 `[N]`."""
+        here, right, below = self.layer[:, :-1, :-1], self.layer[:, :-1, 1:], self.layer[:, 1:, :-1]
+        has_edge = tf.reduce_any((right != here) | (below != here), axis=0)
+        index = tf.where(tf.reshape(tf.pad(has_edge, [[0, 1], [0, 1]]), [-1]))[:, 0]
+        return tf.cast(index, tf.int32)
+
+    def with_gain(self, gain: tf.Tensor) -> _Seen:
+        """The same, with the layer's colour times a gain."""
+        return self._replace(layer=_times(self.layer, gain))
 
 
 class _Marked(NamedTuple):
-    """Pixels `[N, C]` at which the mark has an edge, and their neighbours to the right and below."""
+    """Pixels `[C, N]`, and their neighbours to the right and below."""
 
     low_pass: tf.Tensor
-    picture: tf.Tensor
-    layer: tf.Tensor
-    picture_right: tf.Tensor
-    layer_right: tf.Tensor
-    picture_below: tf.Tensor
-    layer_below: tf.Tensor
+    pictures: tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+    layers: tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
     @classmethod
-    def of(cls, seen: _Seen) -> _Marked:
-        """The pixels that have something to say."""
-        at, right, below = np.s_[:-1, :-1], np.s_[:-1, 1:], np.s_[1:, :-1]
-        layer = seen.layer
-        change = tf.abs(layer[right] - layer[at]) + tf.abs(layer[below] - layer[at])
-        index = tf.where(tf.reduce_max(change, axis=-1) > 0.0)
-        neighbours = [x[part] for part in (at, right, below) for x in (seen.picture, layer)]
-        return cls(*(tf.gather_nd(x, index) for x in (seen.low_pass, *neighbours)))
+    def of(cls, seen: _Seen, index: tf.Tensor) -> _Marked:
+        """Those of some indices, see `_Seen.edges`."""
+
+        def pick(x: tf.Tensor, beside: tf.Tensor | int) -> tf.Tensor:
+            return tf.gather(tf.reshape(x, [x.shape[0], -1]), index + beside, axis=1)
+
+        neighbours = (0, 1, tf.shape(seen.layer)[2])
+        pictures, layers = (tuple(pick(x, beside) for beside in neighbours) for x in (seen.picture, seen.layer))
+        return cls(pick(seen.beneath, 0), pictures, layers)
 
     @property
     def alpha(self) -> tf.Tensor:
-        """Float32 `[N, 1]`."""
-        return self.layer[..., 3:]
+        """Float32 `[1, N]`."""
+        return self.layers[0][3:]
 
     def parts(self, opacity: tf.Tensor) -> _Parts:
         """Of all of them."""
-        return _Parts(
-            _parts(self.picture, self.layer, opacity),
-            _parts(self.picture_right, self.layer_right, opacity),
-            _parts(self.picture_below, self.layer_below, opacity),
-        )
+        return _Parts(*(_parts(picture, layer, opacity) for picture, layer in zip(self.pictures, self.layers)))
+
+    def with_gain(self, gain: tf.Tensor) -> _Marked:
+        """The same, with the layer's colour times a gain."""
+        return self._replace(layers=tuple(_times(layer, gain) for layer in self.layers))
 
 
-def _edges_and_found(seen: _Seen | _Marked, opacity: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Z, and the inverted picture's gradients, `[..., 6]`; times the transmission, so that rounding counts the same."""
+def _times(layer: tf.Tensor, gain: tf.Tensor) -> tf.Tensor:
+    """A layer `[4, ...]` with its colour times a gain `[3]`."""
+    return layer * tf.reshape(tf.concat([gain, [1.0]], axis=0), [4] + [1] * (len(layer.shape) - 1))
+
+
+class _Slopes(NamedTuple):
+    """Along x and y, of each colour, `[6, ...]`; times the transmission, so that rounding counts the same everywhere.
+
+    Attributes:
+      edges: Z.
+      found: the inverted picture's gradients.
+      of_color: the part of Z that is the canvas's colour.
+    """
+
+    edges: tf.Tensor
+    found: tf.Tensor
+    of_color: tf.Tensor
+
+
+def _slopes(seen: _Seen | _Marked, opacity: tf.Tensor, is_blurred: bool) -> _Slopes:
     parts = seen.parts(opacity)
     shows = transmission(seen.alpha, opacity)
-    edges, found = [], []
-    for neighbour in (parts.right, parts.below):
-        change = (neighbour - parts.here) * shows
-        edges.append(seen.low_pass * change[..., 3:4] - change[..., :3])
-        found.append(change[..., 4:])
-    return tf.concat(edges, axis=-1), tf.concat(found, axis=-1)
+    changes = [(neighbour - parts.here) * shows for neighbour in (parts.right, parts.below)]
+    slopes = _Slopes(
+        tf.concat([seen.low_pass * change[3:4] - change[:3] for change in changes], axis=0),
+        tf.concat([change[4:] for change in changes], axis=0),
+        -tf.concat([change[:3] for change in changes], axis=0),
+    )
+    return _Slopes(*map(_blurred, slopes)) if is_blurred else slopes
 
 
-def _blurred(x: tf.Tensor) -> tf.Tensor:
-    """A field `[H, W, C]`, blurred by a standard deviation of 1.2 pixels, without the border.
+def _blurred(planes: tf.Tensor) -> tf.Tensor:
+    """Fields `[C, H, W]`, blurred by a standard deviation of 1.2 pixels, without the border.
 
     Of every other row and column: those between would say the same again.
     """
-    planes = tf.transpose(x, [2, 0, 1])[..., None]  # as one channel each: of many, a convolution takes much longer
-    return tf.transpose(tf.nn.conv2d(planes, _BLUR[..., None, None], 2, "VALID")[..., 0], [1, 2, 0])
+    return tf.nn.conv2d(planes[..., None], _BLUR[..., None, None], 2, "VALID")[..., 0]
 
 
 def _root(seen: _Seen | _Marked, start: tf.Tensor, steps: int, is_blurred: bool) -> tf.Tensor:
     """Reweighted least squares goes too short a way each time; how far is right, the last two changes tell."""
 
     def step(opacity: tf.Tensor, last: tf.Tensor, last_change: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        edges, found = _edges_and_found(seen, opacity)
-        if is_blurred:
-            edges, found = _blurred(edges), _blurred(found)
-        weight = tf.math.rsqrt(tf.square(found) + _NOISE**2)
-        change = tf.reduce_sum(weight * edges * found) / (tf.reduce_sum(weight * tf.square(edges)) + 1e-9)
+        edges, found, _ = _slopes(seen, opacity, is_blurred)
+        weighted = edges * tf.math.rsqrt(tf.square(found) + _NOISE**2)
+        change = tf.reduce_sum(weighted * found) / (tf.reduce_sum(weighted * edges) + 1e-9)
         way = tf.math.divide_no_nan(opacity - last, change - last_change)
         moved = change * tf.clip_by_value(way, 1.0, _LONGEST_WAY)
         return tf.clip_by_value(opacity - moved, _LOWEST, _HIGHEST), opacity, change, moved
@@ -179,21 +213,23 @@ def _jointly(seen: _Seen | _Marked, start: Fit, steps: int, is_blurred: bool) ->
     """
     fitted = tf.concat([[start.opacity], start.gain], axis=0)
     for _ in range(steps):
-        colored = type(seen)(*(gained(x, fitted[1:]) if x.shape[-1] == 4 else x for x in seen))
-        edges, found = _edges_and_found(colored, fitted[0])
-        of_color, _ = _edges_and_found(colored._replace(low_pass=tf.zeros_like(seen.low_pass)), fitted[0])
-        if is_blurred:
-            edges, found, of_color = _blurred(edges), _blurred(found), _blurred(of_color)
-        edges, found, of_color = (tf.reshape(x, [-1, 2, 3]) for x in (edges, found, of_color))
+        slopes = _slopes(seen.with_gain(fitted[1:]), fitted[0], is_blurred)
+        edges, found, of_color = (tf.reshape(x, [2, 3, -1]) for x in slopes)
         # With the opacity all channels change, with a gain its own.
-        slopes = tf.concat([edges[..., None], tf.linalg.diag(of_color * fitted[0] / fitted[1:])], axis=-1)
+        of_gain = of_color * (fitted[0] / fitted[1:])[:, None]
         weight = tf.math.rsqrt(tf.square(found) + _NOISE**2)
-        weighted = weight[..., None] * slopes
-        normal = tf.einsum("ndca,ndcb->ab", weighted, slopes)
+
+        def moments(one: tf.Tensor, other: tf.Tensor, weight: tf.Tensor = weight) -> tf.Tensor:
+            return tf.reduce_sum(weight * one * other, axis=[0, 2])
+
+        mixed = moments(edges, of_gain)
+        first = tf.concat([tf.reduce_sum(moments(edges, edges))[None], mixed], axis=0)
+        others = tf.concat([mixed[:, None], tf.linalg.diag(moments(of_gain, of_gain))], axis=1)
+        normal = tf.concat([first[None], others], axis=0)
         normal += (_PRIOR * tf.linalg.trace(normal) + 1e-9) * tf.eye(4)  # a black mark's colour has no gain
-        answer = tf.reduce_sum(weighted * found[..., None], axis=[0, 1, 2])
+        answer = tf.concat([tf.reduce_sum(moments(edges, found))[None], moments(of_gain, found)], axis=0)
         change = tf.linalg.solve(normal, answer[:, None])[:, 0]
-        explained = tf.reduce_sum(answer * change) / (tf.reduce_sum(weight * tf.square(found)) + 1e-9)
+        explained = tf.reduce_sum(answer * change) / (tf.reduce_sum(moments(found, found)) + 1e-9)
         fitted -= change
         fitted = tf.clip_by_value(fitted, [_LOWEST] + [1.0 / _MOST_GAIN] * 3, [_HIGHEST] + [_MOST_GAIN] * 3)
     return Fit(fitted[0], fitted[1:]), explained
@@ -214,12 +250,19 @@ def fit(
       Opacity, and a gain of exactly 1 unless it clearly changes the colour, by `LEAST_GAIN` of white's at least.
     """
     start = tf.clip_by_value(start, _LOWEST, _HIGHEST)
-    seen = _Seen(_low_pass(picture, layer, start)[:-1, :-1], picture, layer)
-    marked = _Marked.of(seen)
-    some = _Marked(*(x[:: tf.maximum(1, tf.shape(marked.picture)[0] // _SOME)] for x in marked))
-    fine = _root(marked, _root(some, start, _STEPS, is_blurred=False), _LAST_STEPS, is_blurred=False)
+    planes = _planes(picture), _planes(layer)
+    seen = _Seen(planes[0], _low_pass(*planes, start), planes[1])
+    index = seen.edges()
+
+    def marked(most: int | None = None) -> _Marked:
+        step = tf.maximum(1, tf.size(index) // most) if most else 1
+        return _Marked.of(seen, tf.gather(index, tf.range(0, tf.size(index), step)) if most else index)
+
+    near = _root(marked(_SOME), start, _STEPS, is_blurred=False)
     opacity = tf.cond(
-        tf.convert_to_tensor(is_exact), lambda: fine, lambda: _root(seen, fine, _BLURRED_STEPS, is_blurred=True)
+        tf.convert_to_tensor(is_exact),
+        lambda: _root(marked(), near, _LAST_STEPS, is_blurred=False),
+        lambda: _root(seen, near, _BLURRED_STEPS, is_blurred=True),
     )
     plain = Fit(tf.minimum(1.0, opacity), tf.ones([3]))
 
@@ -231,7 +274,7 @@ def fit(
         return tf.reduce_max(color * tf.abs(one - other))
 
     def with_gain() -> Fit:
-        sharp, _ = _jointly(marked, plain, _JOINT_STEPS, is_blurred=False)
+        sharp, _ = _jointly(marked(), plain, _JOINT_STEPS, is_blurred=False)
         smooth, _ = _jointly(seen, sharp, _BLURRED_STEPS, is_blurred=True)
         # Over a ground of one brightness any opacity will do, with a gain to it.
         _, explained = _jointly(seen, plain, 1, is_blurred=True)
@@ -242,5 +285,5 @@ def fit(
         return tf.cond(is_clear, lambda: joint, lambda: plain)
 
     # A single step costs little, and tells whether it is worth more.
-    at_first, _ = _jointly(marked, plain, 1, is_blurred=False)
+    at_first, _ = _jointly(marked(_MORE), plain, 1, is_blurred=False)
     return tf.cond(change(at_first.gain, 1.0) > LEAST_GAIN / 2.0, with_gain, lambda: plain)

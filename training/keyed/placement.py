@@ -82,6 +82,35 @@ def bilinear(image: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
     return upper * (1.0 - weight_y) + lower * weight_y
 
 
+def _taps(at: tf.Tensor) -> list[tf.Tensor]:
+    """Weights of the samples from 1 before to 2 after, of points `at` in 0..1 from one to the next (Keys 1981)."""
+    square = tf.square(at)
+    cube = square * at
+    return [
+        -0.5 * cube + square - 0.5 * at,
+        1.5 * cube - 2.5 * square + 1.0,
+        -1.5 * cube + 2.0 * square + 0.5 * at,
+        0.5 * cube - 0.5 * square,
+    ]
+
+
+def _bicubic(image: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
+    """Likewise by cubic convolution, which keeps edges as sharp as editors do; 0..1."""
+    size, pixels = tf.shape(image), tf.reshape(image, [-1, image.shape[-1]])
+    at = tf.clip_by_value(at, 0.0, tf.cast(size[:2] - 1, tf.float32))
+    first = tf.floor(at)
+    weights_y, weights_x = (_taps(part) for part in tf.split(at - first, 2, axis=-1))
+    y, x = tf.unstack(tf.cast(first, tf.int32), axis=-1)
+    rows = [tf.clip_by_value(y + step, 0, size[0] - 1) * size[1] for step in range(-1, 3)]
+    columns = [tf.clip_by_value(x + step, 0, size[1] - 1) for step in range(-1, 3)]
+
+    def along_x(row: tf.Tensor) -> tf.Tensor:
+        return tf.add_n([tf.gather(pixels, row + column) * weight for column, weight in zip(columns, weights_x)])
+
+    sampled = tf.add_n([along_x(row) * weight for row, weight in zip(rows, weights_y)])
+    return tf.clip_by_value(sampled, 0.0, 1.0)
+
+
 def _antialiased(layer: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     """The canvas at `scale` of its size, its corner staying where it is."""
     size = tf.cast(tf.math.ceil(scale * tf.cast(tf.shape(layer)[:2], tf.float32)), tf.int32)
@@ -110,22 +139,25 @@ def _seen_part(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tuple
     return part, placement._replace(corner=placement.picture_points(first))
 
 
-def _sampled(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tf.Tensor:
-    """Between pixels: the canvas is scaled first, then moved and turned by bilinear interpolation."""
+def _sampled(layer: tf.Tensor, placement: Placement, size: tf.Tensor, is_sharp: bool) -> tf.Tensor:
+    """Between pixels: the canvas is shrunk first, then moved and turned by interpolation, which enlarges it, too."""
     layer, placement = _seen_part(layer, placement, size)
-    layer = tf.cond(placement.scale == 1.0, lambda: layer, lambda: _antialiased(layer, placement.scale))
-    layer = tf.pad(layer, [[1, 1], [1, 1], [0, 0]])
-    # The border of one pixel, and the half pixel to its middle, make the other half.
-    return bilinear(layer, turned(pixel_middles(size) - placement.corner, -placement.rotation) + 0.5)
+    shrunk_by = tf.minimum(placement.scale, 1.0)
+    layer = tf.cond(shrunk_by == 1.0, lambda: layer, lambda: _antialiased(layer, shrunk_by))
+    border = 2  # what the kernels reach beyond a pixel
+    layer = tf.pad(layer, [[border, border], [border, border], [0, 0]])
+    at = placement.canvas_points(pixel_middles(size)) * shrunk_by + (border - 0.5)
+    return _bicubic(layer, at) if is_sharp else bilinear(layer, at)
 
 
-def over_picture(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tf.Tensor:
+def over_picture(layer: tf.Tensor, placement: Placement, size: tf.Tensor, is_sharp: bool = False) -> tf.Tensor:
     """Brings a canvas into a picture's frame.
 
     Args:
       layer: premultiplied canvas, float32 `[h, w, 4]`.
       placement: where it lies.
       size: int32 `[2]`, the picture's height and width.
+      is_sharp: whether to interpolate as sharply as marks are laid; it takes more time than finding one needs.
 
     Returns:
       float32 `[H, W, 4]`; where the placement is of whole pixels, the canvas's own values.
@@ -135,6 +167,6 @@ def over_picture(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tf.
     placed = tf.cond(
         is_whole,
         lambda: _windowed(layer, tf.cast(whole, tf.int32), size),
-        lambda: _sampled(layer, placement, size),
+        lambda: _sampled(layer, placement, size, is_sharp),
     )
     return tf.reshape(placed, [size[0], size[1], 4])

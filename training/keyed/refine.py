@@ -24,8 +24,6 @@ _ROUNDS = 4
 _ALMOST = 0.2  # pixels from a whole one: marks are laid on whole pixels far more often than near them
 _UNIT = 128.0  # pixels: over so many a change of scale or angle is compared with a shift
 _SETTLED = 0.02  # pixels, by which a step that is worth another moves some block at least
-# After so many steps a placement of a score this low is not going to be any that counts.
-_PATIENCE, _HOPELESS = 3, 10.0
 
 
 def window(
@@ -119,7 +117,7 @@ class _Blocks:
         self._layer, self._size = layer, tf.shape(picture)[:2]
         self._fields = picture_fields(picture, 1.0, counts)
         self._padding = [[0, 0], [0, -self._size[0] % _BLOCK], [0, -self._size[1] % _BLOCK]]
-        of_colors = tf.transpose(self._fields.gradients[1:], [1, 0, 2, 3])
+        of_colors = self._fields.gradients[:, 1:]
         self._whitened = _blocks(tf.pad(tf.concat([of_colors[0], of_colors[1]], axis=0), self._padding))
 
         rows, columns = tf.unstack(-(-self._size // _BLOCK))
@@ -194,8 +192,7 @@ def refine(
         return number + 1, *part.matched(following, rigid)
 
     def goes_on(number: tf.Tensor, match: Match, following: Placement) -> tf.Tensor:
-        is_worth_it = (number < _PATIENCE) | (match.score > _HOPELESS)
-        return (number <= steps) & (part.distance(match.placement, following) > _SETTLED) & is_worth_it
+        return (number <= steps) & (part.distance(match.placement, following) > _SETTLED)
 
     elsewhere = start._replace(corner=start.corner + 1.0)
     nowhere = Match(elsewhere, tf.zeros([]), tf.zeros([]), tf.zeros([]))

@@ -8,6 +8,7 @@ Where the canvas is not found, the picture comes back untouched, and so does eve
 
 from __future__ import annotations
 
+import itertools
 from typing import Callable, NamedTuple
 
 import numpy as np
@@ -85,7 +86,7 @@ class KeyedRestorer:
         placement = match.placement
         corner, size = window(placement, tuple(self._finder.layer.shape[:2]), tf.shape(pixels)[:2])
         seen = cropped(pixels, corner, size)
-        layer = over_picture(self._finder.layer, placement.seen_from(corner), size)
+        layer = over_picture(self._finder.layer, placement.seen_from(corner), size, is_sharp=True)
         # Between pixels, interpolation is not quite what the mark was laid with.
         is_whole = (placement.scale == 1.0) & (placement.rotation == 0.0)
         is_whole &= tf.reduce_all(tf.equal(placement.corner, tf.round(placement.corner)))
@@ -93,12 +94,13 @@ class KeyedRestorer:
         fitted = fit(seen, layer, match.opacity, is_exact)
         return _Layer(placement, fitted, is_exact)
 
-    def _tile(self, pixels: tf.Tensor, first: tf.Tensor, over: _Layer) -> tf.Tensor:
+    def _tile(self, pixels: tf.Tensor, first: tf.Tensor, end_of_region: tf.Tensor, over: _Layer) -> tf.Tensor:
         """One tile without the canvas, uint8 `[h, w, 3]`; `first` is its top left pixel."""
         limit = tf.shape(pixels)[:2]
-        last = tf.minimum(first + _TILE, limit)
+        last = tf.minimum(first + _TILE, end_of_region)
         start, end = tf.maximum(first - self._halo, 0), tf.minimum(last + self._halo, limit)
-        layer = gained(over_picture(self._finder.layer, over.placement.seen_from(start), end - start), over.fit.gain)
+        placed = over_picture(self._finder.layer, over.placement.seen_from(start), end - start, is_sharp=True)
+        layer = gained(placed, over.fit.gain)
         inside, size = first - start, last - first
 
         def own(x: tf.Tensor) -> tf.Tensor:
@@ -135,10 +137,19 @@ class KeyedRestorer:
 
         return tf.cond(tf.reduce_any(is_covered), restored, lambda: own(seen))
 
+    def _region(self, over: _Layer, picture_size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The part of a picture that a canvas lies over: its first pixel and the one after it, int32 `[2]` each."""
+        extent = tf.constant(tuple(self._finder.layer.shape[:2]), tf.float32)
+        corners = over.placement.picture_points(tf.constant(list(itertools.product((0.0, 1.0), repeat=2))) * extent)
+        limit = tf.cast(picture_size, tf.float32)
+        first, last = tf.floor(tf.reduce_min(corners, axis=0)) - 2.0, tf.math.ceil(tf.reduce_max(corners, axis=0)) + 2.0
+        first = tf.cast(tf.clip_by_value(first, 0.0, limit - 1.0), tf.int32) // self._stride * self._stride
+        return first, tf.maximum(first + 1, tf.cast(tf.minimum(last, limit), tf.int32))
+
     def _without(self, pixels: tf.Tensor, over: _Layer) -> tf.Tensor:
         """Takes a located canvas away, tile by tile, so that memory does not grow with the picture."""
-        size = tf.shape(pixels)[:2]
-        rows, columns = tf.unstack(-(-size // _TILE))
+        first, last = self._region(over, tf.shape(pixels)[:2])
+        rows, columns = tf.unstack(-(-(last - first) // _TILE))
 
         def joined(count: tf.Tensor, part: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
             parts = tf.TensorArray(tf.uint8, size=count, infer_shape=False, element_shape=[None, None, 3])
@@ -152,11 +163,14 @@ class KeyedRestorer:
 
         def strip(row: tf.Tensor) -> tf.Tensor:
             def upright(column: tf.Tensor) -> tf.Tensor:  # parts are joined along the first axis
-                return tf.transpose(self._tile(pixels, tf.stack([row, column]) * _TILE, over), [1, 0, 2])
+                corner = first + tf.stack([row, column]) * _TILE
+                return tf.transpose(self._tile(pixels, corner, last, over), [1, 0, 2])
 
             return tf.transpose(joined(columns, upright), [1, 0, 2])
 
-        return tf.reshape(joined(rows, strip), [size[0], size[1], 3])
+        beside = pixels[first[0] : last[0]]
+        restored = tf.concat([beside[:, : first[1]], joined(rows, strip), beside[:, last[1] :]], axis=1)
+        return tf.ensure_shape(tf.concat([pixels[: first[0]], restored, pixels[last[0] :]], axis=0), pixels.shape)
 
     def _restore_one(self, pixels: tf.Tensor) -> tuple[tf.Tensor, ...]:
         first = self._finder.first(pixels)

@@ -56,6 +56,7 @@ def search(
     best: int,
     counts: tf.Tensor | None = None,
     shrunk_by: int = 1,
+    is_inside: tf.Tensor | bool = False,
 ) -> tuple[tf.Tensor, Placement]:
     """Scores every scale with every angle.
 
@@ -69,6 +70,7 @@ def search(
       counts: float32 `[h, w]`, the picture at a lower resolution: 0 for what is to be left out, else 1.
       shrunk_by: how many pixels of its full resolution a pixel of the picture stands for, along a side; no more than
         `level` times the least scale.
+      is_inside: bool, or of each axis `[2]`: whether a canvas that is smaller than the picture is all but inside of it.
 
     Returns:
       Scores `[best]`, the highest first, and placements with a leading dimension of `best`, right within a few pixels.
@@ -86,13 +88,15 @@ def search(
         shrunk_size = tf.maximum(8, tf.cast(tf.round(side / (level * scale)), tf.int32))
         small = tf.image.resize(seen, shrunk_size, antialias=True)
         counted = None if counts is None else tf.image.resize(counts[..., None], shrunk_size)
-        wraps = tf.reduce_all(extent_there > size) & (counts is None)
-        transformed = locate.spectra(canvas, shrunk_size, wraps)
+        nested = tf.reduce_all((extent_there > size) | is_inside) & (counts is None)
+        transformed = locate.spectra(canvas, shrunk_size, nested)
 
         def at_angle(angle: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             turned_counts = None if counted is None else _seen_turned(counted, angle)[..., 0]
             fields = locate.picture_fields(_seen_turned(small, angle), level, turned_counts)
-            score, corner = locate.best_offset(locate.score_map(fields, canvas, transformed), shrunk_size)
+            score, corner = locate.best_offset(
+                locate.score_map(fields, canvas, transformed), shrunk_size, canvas, nested
+            )
             # From the turned frame's pixels to the picture's; the resized picture is a whole number of pixels.
             pixels = turned(tf.cast(corner, tf.float32), angle) * tf.cast(extent / shrunk_size, tf.float32)
             return score, tf.cast(start, tf.float32) + pixels

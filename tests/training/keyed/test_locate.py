@@ -14,7 +14,7 @@ def _score_map(picture, features):
 
 
 def _found(picture, features):
-    score, corner = locate.best_offset(_score_map(picture, features), tf.constant(picture.shape[:2]))
+    score, corner = locate.best_offset(_score_map(picture, features), tf.constant(picture.shape[:2]), features)
     return float(score), tuple(corner.numpy())
 
 
@@ -52,11 +52,12 @@ def test_scores_are_the_sums_that_define_them(crops, monkeypatch):
     scores = _score_map(picture, _features(mark)).numpy()
 
     x = picture.astype(np.float64) / 255
-    low_pass = locate.blur(tf.constant(x[None], tf.float32), 12.0).numpy()[0].astype(np.float64)
+    planes = tf.constant(x.transpose(2, 0, 1), tf.float32)
+    low_pass = locate.blur(planes, 12.0).numpy().transpose(1, 2, 0).astype(np.float64)
     of_x = np.zeros((*x.shape[:2], 2, 3))
     of_x[:, :-1, 0], of_x[:-1, :, 1] = np.diff(x, axis=1), np.diff(x, axis=0)
-    power = (of_x**2).mean(axis=(2, 3))[None, ..., None]
-    strength = np.sqrt(locate.blur(tf.constant(power, tf.float32), 6.0).numpy()[0, ..., 0]) + 2 / 255
+    power = (of_x**2).mean(axis=(2, 3))[None]
+    strength = np.sqrt(locate.blur(tf.constant(power, tf.float32), 6.0).numpy()[0]) + 2 / 255
     whitened = np.clip(of_x / strength[..., None, None], -3, 3) / strength[..., None, None]
     for top, left in [(3, 4), (0, 0), (-5, 20), (31, 36), (20, -4)]:
         canvas = np.zeros((*x.shape[:2], 4))
