@@ -95,7 +95,10 @@ def _quality(name: str, canvas: Image.Image, model: Any, crops: Sequence[np.ndar
             rows.append(
                 [marked.psnr(picture, laid) for picture in (laid.picture, marked.oracle(laid), found["restored"])]
             )
-            changed += int((found["restored"] != laid.picture).any(-1)[laid.layer[..., 3] == 0].sum())
+            altered = int((found["restored"] != laid.picture).any(-1)[laid.layer[..., 3] == 0].sum())
+            changed += altered
+            if altered:
+                print(f"{name}{suffix}: crop {len(rows)}: {altered} uncovered pixels changed, {found['transform']}")
             if not suffix:
                 exact = np.array([*corner, 1.0, 0.0])
                 is_there = np.abs(found["transform"] - exact).max() <= 1.0
@@ -156,7 +159,9 @@ def measure(shared: Path, folder: Path, limit: int, quick: bool) -> None:
             scaled += _is_located(_restored(model, laid.picture)["transform"], canvas, laid, 1.0)
         for picture in pictures[: 8 if quick else None]:
             restored = _restored(model, np.asarray(Image.open(picture).convert("RGB")))
-            false_finds += bool(restored["opacity"])
+            if restored["opacity"]:
+                false_finds += 1
+                print(f"{name}: found in {picture.name}, score {restored['score']:.1f}")
 
         laid, _ = marked.lay(large, canvas, np.random.default_rng(1))
         turned, _ = marked.lay_scaled(large, canvas, np.random.default_rng(1))

@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from training.keyed import canvas_features, locate, search
 from training.keyed.placement import Placement, at_corner, over_picture
-from training.keyed.refine import Match, refine, window
+from training.keyed.refine import Match, refine, visible, window
 
 # Highest scores of pictures without the canvas are about 10, seldom 20, once in hundreds 26.
 FOUND = 30.0
-_LEAST_OPACITY = 0.15  # of a match that counts: what seems fainter is the picture's own
+# Of a match that counts: what seems fainter, or of which fewer pixels are seen, is the picture's own, or its border.
+_LEAST_OPACITY, _LEAST_SEEN = 0.15, 8.0
 # A match of a lower score, or that less of the canvas agrees on, may be one at a wrong scale.
 _CERTAIN, _CONSENSUS = 80.0, 0.85
 MOST = 16  # repetitions of a stamp
@@ -144,8 +145,10 @@ class Finder:
         corner, size = window(start, self._size, tf.shape(picture)[:2])
         counts = self._counts(found, corner, size, 1)
         match = refine(cropped(picture, corner, size), self.layer, start.seen_from(corner), rigid, counts, steps)
-        score = tf.where(match.opacity < _LEAST_OPACITY, 0.0, match.score)
-        return match._replace(placement=match.placement.seen_from(-corner), score=score)
+        placement = match.placement.seen_from(-corner)
+        first, last = visible(placement, self._size, tf.shape(picture)[:2])
+        is_mark = (match.opacity >= _LEAST_OPACITY) & tf.reduce_all(last - first >= _LEAST_SEEN)
+        return match._replace(placement=placement, score=tf.where(is_mark, match.score, 0.0))
 
     def _as_it_is(self, picture: tf.Tensor, found: Found, most_points: tf.Tensor) -> Match:
         """Where the canvas lies unscaled: to a pixel of the resolution that can be searched, then refined."""
@@ -207,11 +210,10 @@ class Finder:
 
     def _widest(self, picture: tf.Tensor, match: Match) -> Match:
         """The match, or the one a period away, as good where it was searched for, that covers most of the picture."""
-        placement, limit = match.placement, tf.cast(tf.shape(picture)[:2], tf.float32)
+        placement = match.placement
         corners = placement.picture_points(tf.constant(self._periods))
-        ends = corners + placement.scale * tf.constant(self._size, tf.float32)
-        covered = tf.reduce_prod(tf.nn.relu(tf.minimum(ends, limit) - tf.maximum(corners, 0.0)), axis=1)
-        widest = tf.argmax(covered)  # the first, the canvas itself, where others are no better
+        first, last = visible(placement._replace(corner=corners), self._size, tf.shape(picture)[:2])
+        widest = tf.argmax(tf.reduce_prod(last - first, axis=1))  # the first, itself, where others are no better
 
         def moved() -> Match:
             there = placement._replace(corner=corners[widest])

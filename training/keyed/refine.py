@@ -26,6 +26,13 @@ _UNIT = 128.0  # pixels: over so many a change of scale or angle is compared wit
 _SETTLED = 0.02  # pixels, by which a step that is worth another moves some block at least
 
 
+def visible(placement: Placement, canvas_size: tuple[int, int], picture_size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The part of a picture, int32 `[2]` in size, that a canvas is over, as though it were not turned: two corners."""
+    limit = tf.cast(picture_size, tf.float32)
+    last = placement.corner + placement.scale * tf.constant(canvas_size, tf.float32)
+    return tf.clip_by_value(placement.corner, 0.0, limit), tf.clip_by_value(last, 0.0, limit)
+
+
 def window(
     placement: Placement, canvas_size: tuple[int, int], picture_size: tf.Tensor, side: tf.Tensor | int = _WINDOW
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -35,14 +42,12 @@ def window(
       placement: about where it lies.
       canvas_size: height and width.
       picture_size: int32 `[2]`, likewise.
-      side: the window's, in pixels; a smaller picture is looked at whole.
+      side: the window's, in pixels, of both axes or of each; a smaller picture is looked at whole.
 
     Returns:
       The window's corner and size, int32 `[2]` each.
     """
-    limit = tf.cast(picture_size, tf.float32)
-    first = tf.clip_by_value(placement.corner, 0.0, limit)
-    last = tf.clip_by_value(placement.corner + placement.scale * tf.constant(canvas_size, tf.float32), 0.0, limit)
+    first, last = visible(placement, canvas_size, picture_size)
     size = tf.minimum(picture_size, side)
     start = tf.cast((first + last) / 2.0, tf.int32) - size // 2
     return tf.clip_by_value(start, 0, picture_size - size), size

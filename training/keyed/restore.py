@@ -33,6 +33,7 @@ _AROUND = 64  # pixels that repair sees around what it is to repair: less than i
 _COVERED = 0.0205
 # Where less of the picture shows through, its rounding alone is amplified to as much as repair gets wrong.
 _SHOWS_TOO_LITTLE = 0.06
+_FAINTEST = 0.16  # opacity of a mark; the fit goes no lower than 0.15
 
 
 class _Layer(NamedTuple):
@@ -177,21 +178,27 @@ class KeyedRestorer:
         most = self._finder.most(first, pixels)
 
         def take(match: Match, found: Found, restored: tf.Tensor, opacity: tf.Tensor) -> tuple:
-            fitted = self._fit(pixels, match)
-            restored = self._without(restored, fitted)
-            opacity = tf.where(found.count == 0, fitted.fit.opacity, opacity)
-            found = found.and_(match.placement)
-            match = tf.cond(
-                found.count < most,
-                lambda: self._finder.next(pixels, first, found),
-                lambda: match._replace(score=tf.zeros([])),
-            )
-            return match, found, restored, opacity
+            layer = self._fit(pixels, match)
+
+            def taken() -> tuple:
+                now = found.and_(match.placement)
+                following = tf.cond(
+                    now.count < most,
+                    lambda: self._finder.next(pixels, first, now),
+                    lambda: match._replace(score=tf.zeros([])),
+                )
+                of_first = tf.where(found.count == 0, layer.fit.opacity, opacity)
+                return following, now, self._without(restored, layer), of_first
+
+            # Whose edges agree with a mark, but on no opacity of one, is none.
+            is_mark = layer.fit.opacity > _FAINTEST
+            return tf.cond(is_mark, taken, lambda: (match._replace(score=tf.zeros([])), found, restored, opacity))
 
         start = (first, Found.nothing(), pixels, tf.zeros([]))
-        _, _, restored, opacity = tf.while_loop(lambda match, *_: match.score >= FOUND, take, start)
+        _, found, restored, opacity = tf.while_loop(lambda match, *_: match.score >= FOUND, take, start)
+        score = tf.where((found.count == 0) & (first.score >= FOUND), 0.0, first.score)
         transform = tf.concat([first.placement.corner, [first.placement.scale, first.placement.rotation]], axis=0)
-        return restored, first.score, transform, opacity
+        return restored, score, transform, opacity
 
     @tf.autograph.experimental.do_not_convert  # it takes half the time of tracing, and nothing here needs it
     def __call__(self, pictures: tf.Tensor) -> dict[str, tf.Tensor]:

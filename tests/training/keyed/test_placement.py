@@ -11,9 +11,9 @@ from tests.marks import CANVASES, placed
 from training.keyed import canvas_features, placement
 
 
-def _over_picture(layer, corner, scale=1.0, rotation=0.0, size=(120, 150)):
+def _over_picture(layer, corner, scale=1.0, rotation=0.0, size=(120, 150), is_sharp=False):
     where = placement.Placement(*(tf.constant(value, tf.float32) for value in (corner, scale, rotation)))
-    return placement.over_picture(tf.constant(layer), where, tf.constant(size)).numpy()
+    return placement.over_picture(tf.constant(layer), where, tf.constant(size), is_sharp).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,19 @@ def test_scaling_is_pillows(layer, scale):
     found = _over_picture(layer, (5.0, 8.0), scale)
     assert np.abs(found - expected).mean() < 0.01
     assert np.abs(found - expected).max() < 0.3
+
+
+def test_enlarging_sharply_is_pillows(layer):
+    scale = 2.0  # at which the size that Pillow scales to is the same
+    height, width = (round(scale * size) for size in layer.shape[:2])
+    channels = [Image.fromarray(layer[..., k]).resize((width, height), Image.Resampling.BICUBIC) for k in range(4)]
+    expected = placed(np.clip(np.stack(channels, axis=-1), 0, 1), (5, 8), 120, 150)
+    found = _over_picture(layer, (5.0, 8.0), scale, is_sharp=True)
+    # Beyond its border Pillow leaves the canvas out, and here it is transparent there.
+    inside = np.s_[5 + 8 : 5 + height - 8, 8 + 8 :]
+    np.testing.assert_allclose(found[inside], expected[inside], atol=0.01)
+    blurred = _over_picture(layer, (5.0, 8.0), scale)
+    assert np.abs(blurred[inside] - expected[inside]).max() > 0.05
 
 
 @pytest.mark.parametrize("degrees", [-3.0, 2.0])

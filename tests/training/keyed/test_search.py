@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.marks import CANVASES
+from tests.marks import CANVASES, lay
 from training.keyed import canvas_features, finder, placement
 
 
@@ -30,3 +30,37 @@ def test_an_unknown_scale_and_angle_are_found(crops, name, corner, scale, degree
         right += bool(np.abs(again - over)[..., 3].sum() < 0.15 * over[..., 3].sum() and float(match.score) > 20)
         assert float(where.scale) == pytest.approx(scale, rel=0.005)
     assert right == 5
+
+
+@pytest.mark.parametrize("name", ["white and dark", "one stamp"])
+def test_periods_are_shifts_at_which_a_canvas_is_itself(name):
+    layer = canvas_features.premultiplied(np.asarray(CANVASES[name]))
+    shifts = canvas_features.periods(layer).astype(int)
+    assert shifts[0].tolist() == [0, 0]
+    assert (len(shifts) > 4) == (name != "one stamp")
+    height, width = layer.shape[:2]
+    for y, x in shifts:
+        here = layer[max(y, 0) : height + min(y, 0), max(x, 0) : width + min(x, 0)]
+        there = layer[max(-y, 0) : height - max(y, 0), max(-x, 0) : width - max(x, 0)]
+        assert np.abs(here - there).mean() < 0.35 * layer.mean(), (y, x)
+
+
+@pytest.mark.parametrize(("corner", "scale", "degrees"), [((-25.0, -20.0), 0.95, 0.0), ((-60.0, -90.0), 1.1, 1.5)])
+def test_a_field_is_found_where_it_covers_the_whole_picture(astronaut, corner, scale, degrees):
+    canvas = np.asarray(CANVASES["white and dark"])
+    layer, size = tf.constant(canvas_features.premultiplied(canvas)), tf.constant(astronaut.shape[:2])
+    true = placement.Placement(*(tf.constant(value, tf.float32) for value in (corner, scale, math.radians(degrees))))
+    over = placement.over_picture(layer, true, size).numpy()
+    laid = np.round((astronaut / 255 * (1 - 0.9 * over[..., 3:]) + 0.9 * over[..., :3]) * 255)
+    match = tf.function(finder.Finder(canvas, (0.8, 1.25), (-3.0, 3.0)).first)(tf.constant(laid, tf.uint8))
+    again = placement.over_picture(layer, match.placement, size).numpy()
+    # A period beside, a strip of the picture would be without.
+    assert np.abs(again - over)[..., 3].mean() < 0.1 * over[..., 3].mean()
+
+
+@pytest.mark.parametrize(("opacity", "is_found"), [(0.05, False), (0.1, False), (0.2, True), (0.3, True)])
+def test_what_is_fainter_than_a_mark_may_be_is_not_taken_for_one(astronaut, opacity, is_found):
+    stamp = np.asarray(CANVASES["one stamp"])
+    laid, _ = lay(astronaut, stamp, (300, 90), opacity)
+    match = tf.function(finder.Finder(stamp, (1.0, 1.0), (0.0, 0.0)).first)(tf.constant(laid))
+    assert (float(match.score) >= finder.FOUND) == is_found
