@@ -139,7 +139,7 @@ class KeyedRestorer:
         return tf.cond(tf.reduce_any(is_covered), restored, lambda: own(seen))
 
     def _region(self, over: _Layer, picture_size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The part of a picture that a canvas lies over: its first pixel and the one after it, int32 `[2]` each."""
+        """What of a picture a canvas lies over: its first pixel, and the one after its last, int32 `[2]` each."""
         extent = tf.constant(tuple(self._finder.layer.shape[:2]), tf.float32)
         corners = over.placement.picture_points(tf.constant(list(itertools.product((0.0, 1.0), repeat=2))) * extent)
         limit = tf.cast(picture_size, tf.float32)

@@ -64,3 +64,11 @@ def test_what_is_fainter_than_a_mark_may_be_is_not_taken_for_one(astronaut, opac
     laid, _ = lay(astronaut, stamp, (300, 90), opacity)
     match = tf.function(finder.Finder(stamp, (1.0, 1.0), (0.0, 0.0)).first)(tf.constant(laid))
     assert (float(match.score) >= finder.FOUND) == is_found
+
+
+@pytest.mark.parametrize(("seen", "is_found"), [(4, False), (20, False), (150, True)])
+def test_a_strip_along_the_border_is_not_taken_for_a_field(astronaut, seen, is_found):
+    field = np.asarray(CANVASES["white and dark"])
+    laid, _ = lay(astronaut, field, (astronaut.shape[0] - seen, 0), 0.9)
+    match = tf.function(finder.Finder(field, (1.0, 1.0), (0.0, 0.0)).first)(tf.constant(laid))
+    assert (float(match.score) >= finder.FOUND) == is_found
