@@ -15,6 +15,7 @@ from configs import default
 from configs.command_line import UserError
 from serving.key import key, refine
 from tests.marks import CANVASES, lay
+from training.keyed import finder
 from training.keyed.restore import KeyedRestorer
 
 REPOSITORY = Path(__file__).parents[2]
@@ -51,6 +52,16 @@ def test_a_picture_without_the_canvas_comes_back_untouched(keyed, crops):
     found = loaded.signatures["restore"](images=tf.constant(crops))
     np.testing.assert_array_equal(found["restored"], crops)
     assert not found["opacity"].numpy().any()
+
+
+@pytest.mark.parametrize(("opacity", "is_taken"), [(0.1, False), (0.3, True)])
+def test_what_the_fit_finds_too_faint_comes_back_untouched(astronaut, monkeypatch, opacity, is_taken):
+    monkeypatch.setattr(finder, "_LEAST_OPACITY", 0.0)  # the search has a limit of its own
+    stamp = np.asarray(CANVASES["one stamp"])
+    laid, covered = lay(astronaut, stamp, (300, 90), opacity)
+    found = KeyedRestorer(stamp, scales=(1.0, 1.0), degrees=(0.0, 0.0))(tf.constant(laid[None]))
+    assert (found["restored"].numpy()[0] != laid)[covered].any() == is_taken
+    assert bool(found["score"].numpy()[0]) == bool(found["opacity"].numpy()[0]) == is_taken
 
 
 def test_files_are_restored_too(keyed, astronaut):

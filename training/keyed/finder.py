@@ -33,6 +33,10 @@ _MARGIN = 2
 # it to refine one, and how often that is done.
 _CANDIDATES, _FAINT, _STEPS = 12, 8.0, 5
 
+# Traced once and called wherever it is needed, in the graph that is written and in the one that runs, which take much
+# longer and more memory with everything inlined. Nothing here needs AutoGraph, which takes half the time of tracing.
+once = functools.partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
+
 
 def in_0_to_1(pixels: tf.Tensor) -> tf.Tensor:
     """uint8 to float32; of a large picture no longer than it takes to crop or shrink it, because of the memory."""
@@ -109,12 +113,9 @@ class Finder:
             for level in _LEVELS
         }
         self._scales, self._angles = search.scales_to_try(*scales), search.angles_to_try(*degrees)
-        # Traced once, and called wherever they are needed: a graph of everything inlined takes minutes to write.
-        graph = functools.partial(
-            tf.function, autograph=False
-        )  # nothing here needs what takes half the time of tracing
-        self._refined, self._as_it_is = graph(self._refined), graph(self._as_it_is)
-        self._scaled, self._nearer = graph(self._scaled), graph(self._nearer)
+        self._refined, self._as_it_is = once(self._refined), once(self._as_it_is)
+        self._scaled, self._nearer = once(self._scaled), once(self._nearer)
+        self.first, self.next = once(self.first), once(self.next)
         self._is_searched = len(self._scales) * len(self._angles) > 1
 
     @property

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from training.exportable import Exportable
 from training.keyed.blend import transmission
-from training.keyed.finder import FOUND, Finder, Found, cropped, in_0_to_1
+from training.keyed.finder import FOUND, Finder, Found, cropped, in_0_to_1, once
 from training.keyed.fit import Fit, fit, gained
 from training.keyed.lesson import repair_input
 from training.keyed.placement import Placement, over_picture
@@ -78,8 +78,7 @@ class KeyedRestorer:
         # Whole strides, so that the network sees a tile on the grid that it sees the picture on.
         self._halo = -(-repair.halo // repair.stride) * repair.stride if repair else 0
         self._around = min(self._halo, _AROUND)
-        # Traced once, though called for several tiles and marks.
-        self._tile = tf.function(self._tile, autograph=False)
+        self._fit, self._tile, self._without = once(self._fit), once(self._tile), once(self._without)
         self.variables = self._finder.variables + (repair.network.variables if repair else [])
 
     def _fit(self, pixels: tf.Tensor, match: Match) -> _Layer:

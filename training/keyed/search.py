@@ -19,6 +19,7 @@ from training.keyed.placement import Placement, bilinear, pixel_middles, turned
 
 COARSE, FINE = 8, 4  # resolutions, by that of the canvas
 _WINDOW = 320.0  # canvas pixels a side
+_MOST_POINTS = 1_000_000  # that are searched at once
 _SCALE_STEP, _ANGLE_STEP = 1.06, math.radians(3.0)  # of the coarse search; the fine one's are half of them
 
 
@@ -78,7 +79,7 @@ def search(
     scales = scales / shrunk_by
     size = tf.cast(tf.shape(picture)[:2], tf.float32)
 
-    def at_scale(scale: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def at_scale(scale: tf.Tensor, angles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         extent_there = scale * tf.constant(canvas_size, tf.float32)
         # A canvas that fills the picture shows enough of itself in a window.
         fills = tf.reduce_all(extent_there > 0.5 * size) & (counts is None)
@@ -103,8 +104,12 @@ def search(
 
         return tf.vectorized_map(at_angle, angles, fallback_to_while_loop=False)
 
+    # All angles at once save time, and one after the other memory.
+    most_points = tf.reduce_prod(size / (level * tf.reduce_min(scales))) * tf.cast(tf.size(angles), tf.float32)
+    turns = tf.where(most_points > _MOST_POINTS, tf.size(angles), 1)
+    tried = tf.repeat(scales, turns), tf.tile(tf.reshape(angles, [turns, -1]), [tf.size(scales), 1])
     signature = (tf.TensorSpec([None], tf.float32), tf.TensorSpec([None, 2], tf.float32))
-    scores, corners = tf.map_fn(at_scale, scales, fn_output_signature=signature, parallel_iterations=2)
+    scores, corners = tf.map_fn(lambda row: at_scale(*row), tried, fn_output_signature=signature, parallel_iterations=2)
     highest, index = tf.math.top_k(tf.reshape(scores, [-1]), best)
     corners, count = tf.gather(tf.reshape(corners, [-1, 2]), index), tf.size(angles)
     found = Placement(corners, tf.gather(scales, index // count), tf.gather(angles, index % count))

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.marks import CANVASES, lay
-from training.keyed import canvas_features, finder, placement
+from training.keyed import canvas_features, finder, placement, search
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,25 @@ def test_an_unknown_scale_and_angle_are_found(crops, name, corner, scale, degree
         right += bool(np.abs(again - over)[..., 3].sum() < 0.15 * over[..., 3].sum() and float(match.score) > 20)
         assert float(where.scale) == pytest.approx(scale, rel=0.005)
     assert right == 5
+
+
+def test_one_angle_at_a_time_finds_what_all_at_once_do(astronaut, monkeypatch):
+    stamp = np.asarray(CANVASES["one stamp"])
+    laid, _ = lay(astronaut, stamp, (300, 90), 0.9)
+    layer = canvas_features.premultiplied(stamp)
+    shrunk = tf.constant(canvas_features.shrunk(layer, search.FINE))
+    features = canvas_features.canvas_features(shrunk, canvas_features.spanning(layer))
+    scales, angles = tf.constant([0.9, 1.0, 1.1]), tf.constant([-0.05, 0.0, 0.05])
+
+    def found():
+        picture = tf.constant(laid / 255, tf.float32)
+        scores, where = search.search(picture, features, search.FINE, stamp.shape[:2], scales, angles, 9)
+        return np.column_stack([scores, where.corner, where.scale, where.rotation])
+
+    at_once = found()
+    monkeypatch.setattr(search, "_MOST_POINTS", 0)
+    np.testing.assert_allclose(found(), at_once, rtol=1e-3, atol=1e-3)
+    assert at_once[0] == pytest.approx([at_once[0, 0], 300, 90, 1, 0], abs=4)
 
 
 @pytest.mark.parametrize("name", ["white and dark", "one stamp"])
