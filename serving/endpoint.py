@@ -10,6 +10,8 @@ import grpc
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from configs.command_line import UserError
+from serving import introspection
+from serving.metrics import Metrics
 from serving.model_store import ModelStore
 from serving.service import ModelService, PredictionService, RunSlots
 
@@ -37,6 +39,8 @@ class Limits:
 class Endpoint:
     """A running server; a context manager that drains it at the end.
 
+    Beside TF Serving's services it has gRPC's health checking and reflection. A server that drains is NOT_SERVING.
+
         with ModelStore(configs, poll_seconds=1) as store, Endpoint(store) as endpoint:
             Restorer(endpoint.address).restore(pixels)
 
@@ -44,7 +48,15 @@ class Endpoint:
       address: `host:port`, with the port that was picked if none was asked for.
     """
 
-    def __init__(self, store: ModelStore, host: str = "127.0.0.1", port: int = 0, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        limits: Limits | None = None,
+        credentials: grpc.ServerCredentials | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
         """Starts to serve.
 
         Args:
@@ -52,6 +64,8 @@ class Endpoint:
           host: the interface; "0.0.0.0" for all, which lets in whoever reaches this machine.
           port: 0 picks a free one.
           limits: see `Limits`.
+          credentials: see `tls.server_credentials`; None for plain text.
+          metrics: where to count.
 
         Raises:
           UserError: the address cannot be bound.
@@ -69,13 +83,21 @@ class Endpoint:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        slots = RunSlots(running, self._limits.waiting)
+        metrics = metrics or Metrics()
+        slots = RunSlots(running, self._limits.waiting, metrics)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            PredictionService(store, slots), self._server
+            PredictionService(store, slots, metrics), self._server
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(store), self._server)
+        self._health = introspection.add_health(self._server)
+        introspection.add_reflection(self._server)
         try:
-            bound = self._server.add_insecure_port(f"{host}:{port}")
+            address = f"{host}:{port}"
+            bound = (
+                self._server.add_secure_port(address, credentials)
+                if credentials
+                else self._server.add_insecure_port(address)
+            )
         except RuntimeError:
             bound = 0
         if not bound:
@@ -91,4 +113,5 @@ class Endpoint:
 
     def __exit__(self, *exc_info: object) -> None:
         """Takes no new requests and waits for those under way."""
+        self._health.enter_graceful_shutdown()
         self._server.stop(self._limits.drain_seconds).wait()

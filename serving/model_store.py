@@ -44,6 +44,10 @@ def _fingerprint(folder: pathlib.Path) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
+class UnavailableLabel(UserError):
+    """A version label for a version that is not served."""
+
+
 class Model:
     """One model and its versions, loaded and failed."""
 
@@ -90,18 +94,24 @@ class Model:
 class ModelStore:
     """All models of a server, by name; a context manager that watches their folders while it is open."""
 
-    def __init__(self, configs: Iterable[model_server_config_pb2.ModelConfig], poll_seconds: float) -> None:
+    def __init__(
+        self,
+        configs: Iterable[model_server_config_pb2.ModelConfig],
+        poll_seconds: float,
+        any_label: bool = False,
+    ) -> None:
         """Loads the models.
 
         Args:
           configs: name, base path, and optionally version policy and labels of each model.
           poll_seconds: how often to look for new versions; 0 for never.
+          any_label: whether a label may be for a version that is not served (yet); who asks for it gets NOT_FOUND.
 
         Raises:
-          UserError: a base path without a version, or with none that loads.
+          UserError: a base path without a version, or with none that loads, or a label for one that is not served.
         """
         self._models: Mapping[str, Model] = {}
-        self._poll_seconds = poll_seconds
+        self._poll_seconds, self._any_label = poll_seconds, any_label
         self._changing = threading.Lock()  # held by whoever loads: the watcher, or a reload request
         self._closed = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -123,6 +133,12 @@ class ModelStore:
                 model.refresh()
                 if not model.available:
                     raise UserError(_why_unavailable(model))
+                for number in config.version_labels.values():
+                    if number not in model.available and not self._any_label:
+                        raise UnavailableLabel(
+                            f"Request to assign label to version {number} of model {config.name}, which is not "
+                            "currently available for inference"
+                        )
                 models[config.name] = model
             self._models = models
 
@@ -168,6 +184,10 @@ class ModelStore:
         if not statuses:
             raise not_found(f"Could not find any versions of model {spec.name}")
         return [statuses[version] for version in sorted(statuses, reverse=True)]
+
+    def has(self, name: str) -> bool:
+        """Whether a model is served under a name."""
+        return name in self._models
 
     def served(self) -> dict[str, list[int]]:
         """The versions that answer, by model."""

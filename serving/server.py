@@ -9,33 +9,54 @@ loaded and warmed up while the old one answers, and no request is lost in betwee
       1/saved_model.pb …
       2/saved_model.pb …      served
 
+Or, with `--model_config_file` in its place, several models with version policies and labels, in TF Serving's format;
+`serving/tf_serving/models.config` is one.
+
 Out: TF Serving's `PredictionService` (Predict, GetModelMetadata) and `ModelService` (GetModelStatus,
-HandleReloadConfigRequest) with its status codes, so that its clients work here and ours work there. When it is ready
-it prints one line:
+HandleReloadConfigRequest) with its status codes, so that its clients work here and ours work there; gRPC's health
+checking and reflection; and with `--monitoring_port` metrics for Prometheus. When it is ready it prints one line:
 
     serving cleanplate version 2 at 127.0.0.1:8500 (gRPC); stop with Ctrl-C
 
 Ctrl-C or SIGTERM lets the requests under way finish; exit code 0. It listens on this machine alone unless `--host`
-says otherwise: there is no authentication, so whoever reaches the port may use the model.
+says otherwise: whoever reaches the port may use the model, unless `--tls_client_ca` lets in only clients with a
+certificate.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import threading
 from collections.abc import Sequence
 
-from absl import flags
+import grpc
+from absl import flags, logging
 from tensorflow_serving.config import model_server_config_pb2
 
 from configs import command_line, entry_flags
 from configs.command_line import UserError
 from configs.stopping import stop_asked
+from serving import model_config, tls
 from serving.endpoint import Endpoint, Limits
+from serving.metrics import Metrics
 from serving.model_store import ModelStore
 
 _FLAGS = flags.FlagValues()
 _MODEL_BASE_PATH = flags.DEFINE_string(
     "model_base_path", None, "The folder that holds the version folders.", flag_values=_FLAGS
 )
+_MODEL_CONFIG_FILE = flags.DEFINE_string(
+    "model_config_file", None, "TF Serving's list of models, instead of --model_base_path.", flag_values=_FLAGS
+)
+_CONFIG_POLL = flags.DEFINE_float(
+    "model_config_file_poll_wait_seconds", 0.0, "How often to read that file again; 0 for never.", 0.0,
+    flag_values=_FLAGS,
+)  # fmt: skip
+_ANY_LABEL = flags.DEFINE_bool(
+    "allow_version_labels_for_unavailable_models", False, "A label may be for a version that is yet to come.",
+    flag_values=_FLAGS,
+)  # fmt: skip
 _MODEL_NAME = flags.DEFINE_string("model_name", "cleanplate", "What clients call the model.", flag_values=_FLAGS)
 _HOST = flags.DEFINE_string(
     "host", "127.0.0.1", "The address to listen on; 0.0.0.0 for all of this machine's.", flag_values=_FLAGS
@@ -56,53 +77,125 @@ _WAITING = flags.DEFINE_integer(
 _MESSAGE_MB = flags.DEFINE_integer(
     "max_message_mb", 256, "The largest request and the largest answer, MiB.", 1, 2047, flag_values=_FLAGS
 )
+_MONITORING_PORT = flags.DEFINE_integer(
+    "monitoring_port", None, "Answer http://HOST:PORT/monitoring/prometheus/metrics; 0 picks a free port.", 0, 65535,
+    flag_values=_FLAGS,
+)  # fmt: skip
+_TLS_CERTIFICATE = flags.DEFINE_string(
+    "tls_certificate", None, "The server's certificate chain, PEM; plain text without it.", flag_values=_FLAGS
+)
+_TLS_KEY = flags.DEFINE_string("tls_key", None, "Its private key, PEM.", flag_values=_FLAGS)
+_TLS_CLIENT_CA = flags.DEFINE_string(
+    "tls_client_ca", None, "Let in only clients with a certificate of these authorities, PEM.", flag_values=_FLAGS
+)
 _DRAIN = flags.DEFINE_float(
     "drain_seconds", 30.0, "At the end, how long requests under way may take.", 0.0, flag_values=_FLAGS
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """The models of a server.
+
+    Attributes:
+      models: name and base path of each, and its version policy and labels.
+      poll_seconds: how often to look for new versions; 0 for never.
+      config_file: where `models` are from, if from a file.
+      config_poll_seconds: how often to read that again; 0 for never.
+      any_label: see `ModelStore`.
+    """
+
+    models: Sequence[model_server_config_pb2.ModelConfig]
+    poll_seconds: float = 1.0
+    config_file: str | None = None
+    config_poll_seconds: float = 0.0
+    any_label: bool = False
+
+    def follow(self, store: ModelStore, stop: threading.Event) -> None:
+        """Returns when it is time to end; until then serves what the file says, each time that it says otherwise."""
+        models = list(self.models)
+        while not stop.wait(self.config_poll_seconds or None):
+            try:
+                configured = model_config.read(self.config_file)
+                if configured != models:
+                    store.replace(configured)
+                    models = configured
+                    logging.info("%s is read again", self.config_file)
+            except UserError as error:  # what is served goes on, until the file is right
+                logging.warning("%s", error)
+
+
 def serve(
-    models: Sequence[model_server_config_pb2.ModelConfig],
+    served: Served,
     *,
     host: str,
     port: int,
-    poll_seconds: float,
     limits: Limits,
+    credentials: grpc.ServerCredentials | None = None,
+    monitoring_port: int | None = None,
 ) -> None:
     """Serves until the process is asked to end; prints a line when it is ready.
 
     Args:
-      models: name and base path of each.
+      served: the models.
       host: the address to listen on.
       port: 0 picks a free one.
-      poll_seconds: how often to look for new versions; 0 for never.
       limits: what the server takes on.
+      credentials: see `tls.server_credentials`; None for plain text.
+      monitoring_port: where to answer with metrics, if at all.
 
     Raises:
-      UserError: a model cannot be loaded, or the address cannot be bound.
+      UserError: a model cannot be loaded, or an address cannot be bound.
     """
-    with ModelStore(models, poll_seconds) as store, Endpoint(store, host, port, limits) as endpoint:
+    metrics = Metrics()
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(ModelStore(served.models, served.poll_seconds, served.any_label))
+        endpoint = stack.enter_context(Endpoint(store, host, port, limits, credentials, metrics))
+        watched = "" if monitoring_port is None else stack.enter_context(metrics.exposed(host, monitoring_port))
         stop = stop_asked()  # before the line that tells others that we are here
-        served = ", ".join(f"{name} version {', '.join(map(str, numbers))}" for name, numbers in store.served().items())
-        print(f"serving {served} at {endpoint.address} (gRPC); stop with Ctrl-C", flush=True)
-        stop.wait()
+        names = ", ".join(f"{name} version {', '.join(map(str, numbers))}" for name, numbers in store.served().items())
+        also = f", metrics at {watched}" if watched else ""
+        print(f"serving {names} at {endpoint.address} (gRPC{' with TLS' if credentials else ''}){also}; "
+              "stop with Ctrl-C", flush=True)  # fmt: skip
+        served.follow(store, stop)
         print("stopping: requests under way may finish", flush=True)
+
+
+def _served() -> Served:
+    """The models that the flags name."""
+    if _MODEL_CONFIG_FILE.value:
+        if _MODEL_BASE_PATH.value:
+            raise UserError("--model_base_path and --model_config_file: give one of them")
+        models = model_config.read(_MODEL_CONFIG_FILE.value)
+        return Served(models, _POLL.value, _MODEL_CONFIG_FILE.value, _CONFIG_POLL.value, _ANY_LABEL.value)
+    if not _MODEL_BASE_PATH.value:
+        raise UserError(
+            "--model_base_path is missing; name the folder that python -m serving.export wrote into, or several "
+            "models by --model_config_file"
+        )
+    model = model_server_config_pb2.ModelConfig(name=_MODEL_NAME.value, base_path=_MODEL_BASE_PATH.value)
+    return Served([model], _POLL.value)
 
 
 def main(argv: Sequence[str]) -> None:
     """Reads the flags and serves."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag here, --help lists them")
-    if not _MODEL_BASE_PATH.value:
-        raise UserError("--model_base_path is missing; name the folder that python -m serving.export wrote into")
-    model = model_server_config_pb2.ModelConfig(name=_MODEL_NAME.value, base_path=_MODEL_BASE_PATH.value)
+    credentials = tls.server_credentials(_TLS_CERTIFICATE.value, _TLS_KEY.value, _TLS_CLIENT_CA.value)
     limits = Limits(
         running=_RUNNING.value,
         waiting=_WAITING.value,
         message_bytes=_MESSAGE_MB.value << 20,
         drain_seconds=_DRAIN.value,
     )
-    serve([model], host=_HOST.value, port=_PORT.value, poll_seconds=_POLL.value, limits=limits)
+    serve(
+        _served(),
+        host=_HOST.value,
+        port=_PORT.value,
+        limits=limits,
+        credentials=credentials,
+        monitoring_port=_MONITORING_PORT.value,
+    )
 
 
 def run() -> None:

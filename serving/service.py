@@ -26,7 +26,8 @@ from tensorflow_serving.apis import (
 )
 
 from configs.command_line import UserError
-from serving.model_store import ModelStore
+from serving.metrics import Metrics
+from serving.model_store import ModelStore, UnavailableLabel
 from serving.request_error import RequestError, invalid
 from serving.servable import DEFAULT_SIGNATURE
 
@@ -36,9 +37,10 @@ _SIGNATURE_DEF = "signature_def"
 class RunSlots:
     """How many predictions run at once and how many may wait; one more is refused at once."""
 
-    def __init__(self, running: int, waiting: int) -> None:
+    def __init__(self, running: int, waiting: int, metrics: Metrics) -> None:
         self._run = threading.Semaphore(running)
         self._places = threading.Semaphore(running + waiting)
+        self._metrics = metrics
 
     @contextlib.contextmanager
     def slot(self, context: grpc.ServicerContext) -> Iterator[None]:
@@ -53,12 +55,15 @@ class RunSlots:
             # Without a deadline gRPC reports a remaining time of None or of centuries.
             remaining = context.time_remaining()
             timeout = None if remaining is None else min(max(remaining, 0.0), threading.TIMEOUT_MAX)
-            if not self._run.acquire(timeout=timeout):
+            with self._metrics.waiting.track_inprogress():
+                has_slot = self._run.acquire(timeout=timeout)
+            if not has_slot:
                 raise RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed in the queue")
             try:
                 if not context.is_active():
                     raise RequestError(grpc.StatusCode.CANCELLED, "the caller left the queue")
-                yield
+                with self._metrics.running.track_inprogress():
+                    yield
             finally:
                 self._run.release()
         finally:
@@ -85,14 +90,20 @@ def _answering(method: Callable[..., Any]) -> Callable[..., Any]:
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Runs models and describes them."""
 
-    def __init__(self, store: ModelStore, slots: RunSlots) -> None:
-        self._store, self._slots = store, slots
+    def __init__(self, store: ModelStore, slots: RunSlots, metrics: Metrics) -> None:
+        self._store, self._slots, self._metrics = store, slots, metrics
 
     @_answering
     def Predict(
         self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
     ) -> predict_pb2.PredictResponse:
         """Runs one signature of one version."""
+        with self._metrics.request(request.model_spec.name, self._store.has(request.model_spec.name)):
+            return self._predict(request, context)
+
+    def _predict(
+        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
+    ) -> predict_pb2.PredictResponse:
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
@@ -159,6 +170,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
             )
         try:
             self._store.replace(request.config.model_config_list.config)
+        except UnavailableLabel as error:
+            raise RequestError(grpc.StatusCode.FAILED_PRECONDITION, str(error)) from error
         except UserError as error:
             raise invalid(str(error)) from error
         return model_management_pb2.ReloadConfigResponse()

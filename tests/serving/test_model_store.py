@@ -88,6 +88,22 @@ def test_version_policies_choose_what_is_served(identity_dir, tmp_path):
         assert store.served() == {"m": [1]}
 
 
+def test_a_label_for_a_version_to_come_is_allowed_where_asked_for(identity_dir, tmp_path):
+    copy_version(identity_dir / "1", tmp_path, 1)
+    config = model_config("m", tmp_path)
+    config.version_labels["canary"] = 2
+    config.model_version_policy.all.SetInParent()
+    with pytest.raises(UserError, match="version 2 of model m, which is not currently available"):
+        ModelStore([config], 0)
+    request = predict_request("m", "restore", "images", PIXEL, label="canary")
+    with ModelStore([config], 0.05, any_label=True) as store, Endpoint(store) as endpoint:
+        predict = Stubs(endpoint.address).prediction.Predict
+        assert refused(predict, request) == (Code.NOT_FOUND, "Servable not found for request: Specific(m, 2)")
+        copy_version(identity_dir / "1", tmp_path, 2)
+        wait_until(lambda: store.served() == {"m": [1, 2]})
+        assert predict(request).model_spec.version.value == 2
+
+
 def test_a_base_path_without_a_model_is_named(tmp_path):
     with pytest.raises(UserError, match="has no version folder"):
         ModelStore([model_config("m", tmp_path)], 0)
