@@ -14,6 +14,10 @@ Nothing is overwritten unless `--overwrite` says so: a picture that OUT_DIR has 
 goes on where it was interrupted. A picture that cannot be restored gets a line that says why, and the others go on;
 the exit code is 1 then.
 
+    python -m serving.client --server=localhost:8500 --video in.mp4 out.mp4
+
+restores a video frame by frame; its sound, subtitles and metadata are copied.
+
 For code: `from serving.client import Restorer`.
 """
 
@@ -25,8 +29,10 @@ from absl import flags
 
 from configs import command_line, entry_flags
 from configs.command_line import UserError
+from serving import tls
 from serving.folder import restore_folder
 from serving.restorer import Refused, Restorer
+from serving.video import restore_video
 
 __all__ = ["Refused", "Restorer", "main", "run"]
 
@@ -37,6 +43,13 @@ _DEADLINE = flags.DEFINE_float(
     "deadline_seconds", 60.0, "How long one picture may take, retries included.", 0.001, flag_values=_FLAGS
 )
 _IN_FLIGHT = flags.DEFINE_integer("in_flight", 4, "Requests under way at once.", 1, flag_values=_FLAGS)
+_VIDEO = flags.DEFINE_bool("video", False, "The arguments are a video and the one to write.", flag_values=_FLAGS)
+_TLS = flags.DEFINE_bool("tls", False, "Speak TLS, and trust the public authorities.", flag_values=_FLAGS)
+_TLS_CA = flags.DEFINE_string("tls_ca", None, "Speak TLS, and trust these authorities, PEM.", flag_values=_FLAGS)
+_TLS_CERTIFICATE = flags.DEFINE_string(
+    "tls_certificate", None, "Shown to a server that asks for one, PEM.", flag_values=_FLAGS
+)
+_TLS_KEY = flags.DEFINE_string("tls_key", None, "Its private key, PEM.", flag_values=_FLAGS)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Restore again what OUT_DIR has already.", flag_values=_FLAGS)
 
 
@@ -44,8 +57,15 @@ def main(argv: Sequence[str]) -> int:
     """Reads the flags, restores, and prints the summary."""
     if len(argv) != 3:
         raise UserError("two arguments are needed: python -m serving.client --server=HOST:PORT IN OUT_DIR")
-    with Restorer(_SERVER.value, _MODEL_NAME.value, _DEADLINE.value) as restorer:
-        summary = restore_folder(restorer, argv[1], argv[2], in_flight=_IN_FLIGHT.value, overwrite=_OVERWRITE.value)
+    options = {"in_flight": _IN_FLIGHT.value, "overwrite": _OVERWRITE.value}
+    credentials = None
+    if _TLS.value or _TLS_CA.value or _TLS_CERTIFICATE.value or _TLS_KEY.value:
+        credentials = tls.channel_credentials(_TLS_CA.value, _TLS_CERTIFICATE.value, _TLS_KEY.value)
+    with Restorer(_SERVER.value, _MODEL_NAME.value, _DEADLINE.value, credentials) as restorer:
+        if _VIDEO.value:
+            print(f"restored {restore_video(restorer, argv[1], argv[2], **options)} frames")
+            return 0
+        summary = restore_folder(restorer, argv[1], argv[2], **options)
     print(summary)
     return 1 if summary.failures else 0
 

@@ -61,7 +61,11 @@ class Restorer:
     """
 
     def __init__(
-        self, server: str = "localhost:8500", model_name: str = "cleanplate", deadline_seconds: float = 60.0
+        self,
+        server: str = "localhost:8500",
+        model_name: str = "cleanplate",
+        deadline_seconds: float = 60.0,
+        credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         """Prepares the connection; it is made by the first request.
 
@@ -69,17 +73,18 @@ class Restorer:
           server: `host:port` of `python -m serving.server` or of TF Serving's gRPC port.
           model_name: what the server calls the model.
           deadline_seconds: how long one answer may take, retries included.
+          credentials: see `tls.channel_credentials`; None for plain text.
         """
         self.server, self.model_name, self._deadline = server, model_name, deadline_seconds
-        self._channel = grpc.insecure_channel(
-            server,
-            options=[
-                ("grpc.service_config", json.dumps(_RETRIES)),
-                # A request larger than this buffer would be sent once and never retried.
-                ("grpc.per_rpc_retry_buffer_size", _MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-            ],
+        options = [
+            ("grpc.service_config", json.dumps(_RETRIES)),
+            # A request larger than this buffer would be sent once and never retried.
+            ("grpc.per_rpc_retry_buffer_size", _MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+        ]
+        self._channel = (
+            grpc.secure_channel(server, credentials, options) if credentials else grpc.insecure_channel(server, options)
         )
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
@@ -148,6 +153,16 @@ class Restorer:
             raise self._explained(error.code(), error.details() or "") from error
 
     def _explained(self, code: grpc.StatusCode, details: str) -> Exception:
+        if code == grpc.StatusCode.UNAVAILABLE and "handshake" in details.lower():
+            return UserError(
+                f"the server at {self.server} shows no certificate that --tls_ca vouches for, or speaks no TLS "
+                f"({details.rpartition('SSL routines:')[2]})"
+            )
+        if code == grpc.StatusCode.UNAVAILABLE and "Socket closed" in details:
+            return UserError(
+                f"the server at {self.server} hangs up: it wants TLS (--tls_ca), or a certificate that it knows "
+                "(--tls_certificate, --tls_key)"
+            )
         if code == grpc.StatusCode.UNAVAILABLE:
             return UserError(
                 f"no server answers at {self.server}; start one with "

@@ -1,0 +1,137 @@
+"""A video comes back frame by frame, with its sound: made and looked at by ffmpeg itself."""
+
+import hashlib
+import subprocess
+import sys
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from configs.command_line import UserError
+from serving.restorer import Refused, Restorer
+from serving.video import restore_video
+
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def ffmpeg(*arguments, stdin=None):
+    result = subprocess.run([FFMPEG, "-v", "error", "-y", *map(str, arguments)], input=stdin, capture_output=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def frames_of(path):
+    frames = imageio_ffmpeg.read_frames(path)
+    width, height = next(frames)["size"]
+    return np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in frames])
+
+
+def described(path):
+    frames = imageio_ffmpeg.read_frames(path)
+    meta = next(frames)
+    frames.close()
+    return meta
+
+
+def sound_of(path):
+    """A digest of the packets of all sound streams, as they are stored."""
+    return hashlib.sha256(ffmpeg("-i", path, "-map", "0:a", "-c", "copy", "-f", "data", "-")).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def make(photo, tmp_path_factory):
+    """Writes a video of a camera moving over a photograph, with a tone."""
+    folder = tmp_path_factory.mktemp("video")
+
+    def write(name, size=(160, 120), rate="30000/1001", count=12, sound=True, extra=()):
+        width, height = size
+        frames = b"".join(photo[i : i + height, 2 * i : 2 * i + width].tobytes() for i in range(count))
+        arguments = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "-"]
+        if sound:
+            arguments += ["-f", "lavfi", "-t", "0.4", "-i", "sine=frequency=440", "-c:a", "aac"]
+        arguments += ["-c:v", "libx264", "-crf", "8", "-metadata", "copyright=Ada Lovelace", *extra]
+        ffmpeg(*arguments, folder / name, stdin=frames)
+        return folder / name
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "extra"),
+    [
+        ((160, 120), "30000/1001", ("-pix_fmt", "yuv420p")),
+        ((161, 121), "25", ("-pix_fmt", "yuv444p")),
+        (
+            (160, 120),
+            "24",
+            ("-pix_fmt", "yuv420p", "-vf", "scale=out_color_matrix=bt709", "-colorspace", "bt709",
+             "-color_primaries", "bt709", "-color_trc", "bt709"),
+        ),
+    ],
+    ids=["ntsc", "odd", "bt709"],
+)  # fmt: skip
+def test_frames_sound_and_metadata_are_kept(server, make, tmp_path, size, rate, extra):
+    source, target = make(f"{rate.replace('/', '_')}.mp4", size, rate, extra=extra), tmp_path / "out.mp4"
+    with Restorer(server, "identity") as restorer:
+        assert restore_video(restorer, source, target, progress=False) == 12
+    before, after = frames_of(source), frames_of(target)
+    assert after.shape == before.shape == (12, size[1], size[0], 3)
+    assert np.abs(after.astype(int) - before).mean() < 2.0
+    assert sound_of(target) == sound_of(source)
+    assert described(target)["fps"] == described(source)["fps"]
+    assert ("bt709" in described(target)["pix_fmt"]) == ("bt709" in described(source)["pix_fmt"])
+    assert b"Ada Lovelace" in ffmpeg("-i", target, "-f", "ffmetadata", "-")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_each_frame_is_what_the_server_makes_of_it(server, make, tmp_path):
+    source, target = make("silent.mp4", sound=False, extra=("-pix_fmt", "yuv420p")), tmp_path / "out.mp4"
+    with Restorer(server) as restorer:
+        restore_video(restorer, source, target, in_flight=3, progress=False)
+        expected = np.stack([restorer.restore(frame) for frame in frames_of(source)])
+    after, before = frames_of(target).astype(int), frames_of(source)
+    assert np.abs(after - expected).mean() < 3.0 < np.abs(after - before).mean()
+    # In their order: the camera moves, so that a neighbour fits less well.
+    assert np.abs(after[1:] - expected[:-1]).mean() > 1.5 * np.abs(after - expected).mean()
+
+
+def test_the_command_restores_a_video_and_overwrites_nothing(server, make, tmp_path):
+    source = make("command.mp4")
+    command = [sys.executable, "-m", "serving.client", f"--server={server}", "--model_name=identity", "--video"]
+    command += [str(source), str(tmp_path / "out.mp4")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout) == (0, "restored 12 frames\n"), result.stderr
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 1 and "out.mp4 exists" in again.stderr
+
+
+def test_what_is_no_video_is_named(server, make, photo, tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    ten_bits = make("ten.mp4", extra=("-pix_fmt", "yuv420p10le"))
+    with Restorer(server, "identity") as restorer:
+        for source, message in (
+            (tmp_path / "absent.mp4", "no such file"),
+            (tmp_path / "text.mp4", "not a video that ffmpeg reads"),
+            (ten_bits, "more than 8 bits"),
+        ):
+            with pytest.raises(UserError, match=message):
+                restore_video(restorer, source, tmp_path / "out.mp4", progress=False)
+        with pytest.raises(UserError, match="never for the original"):
+            restore_video(restorer, ten_bits, ten_bits, overwrite=True, progress=False)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_frame_that_is_refused_leaves_nothing(server, make, tmp_path, monkeypatch):
+    restore, asked = Restorer.restore, []
+
+    def some(self, pixels):
+        asked.append(1)
+        if len(asked) == 6:
+            raise Refused("a reason")
+        return restore(self, pixels)
+
+    monkeypatch.setattr(Restorer, "restore", some)
+    with Restorer(server, "identity") as restorer, pytest.raises(UserError, match="frame .*a reason; nothing"):
+        restore_video(restorer, make("refused.mp4"), tmp_path / "out.mp4", in_flight=1, progress=False)
+    assert not list(tmp_path.iterdir())
