@@ -5,6 +5,7 @@
 | JPEG (also MPO), RGB or grey | as it is | JPEG, quality 95, 4:4:4 |
 | PNG | as it is | PNG with 8 bits a channel, alpha kept, a palette becomes RGB |
 | BMP, GIF (one frame), TIFF (one page), WebP | as PNG, lossless | the same format; WebP at quality 95 |
+| HEIC, with the extra `heic` | as PNG, 8 bits a channel | HEIC, quality 95, 4:4:4 |
 
 A photo whose EXIF orientation is not upright is turned first, because the network knows overlays as people see them,
 and comes back upright with its orientation set to 1. Metadata is kept, see serving/metadata.py. What would lose
@@ -13,6 +14,7 @@ something silently is refused: CMYK, more than 8 bits in a TIFF, animations, sev
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -23,9 +25,15 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from serving import metadata
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+with contextlib.suppress(ImportError):  # an extra; without it a HEIC is refused with a line that says so
+    import pillow_heif
 
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+    pillow_heif.register_heif_opener()
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".heic", ".heif"})
+
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "HEIF")
+_HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim", b"ftypheis")
 _SENT_AS_IS = {"JPEG": ("RGB", "L"), "PNG": ("RGB", "RGBA", "L", "LA", "P", "1", "I;16", "I")}
 _DEPTH_LOST = ("CMYK", "I;16", "I;16B", "I", "F")
 _QUALITY = 95
@@ -70,6 +78,7 @@ def read(path: str | os.PathLike) -> Photo:
     Raises:
       UnreadablePhoto: not a picture, damaged, or of a kind that would lose something.
     """
+    original = b""
     try:
         original = pathlib.Path(path).read_bytes()
         with warnings.catch_warnings():
@@ -77,6 +86,8 @@ def read(path: str | os.PathLike) -> Photo:
             image = Image.open(io.BytesIO(original))
             return _prepare(image, original)
     except UnidentifiedImageError as error:
+        if original[4:12] in _HEIC_BRANDS and "HEIF" not in Image.OPEN:
+            raise UnreadablePhoto("a HEIC; pip install 'cleanplate[heic]' to restore these") from error
         raise UnreadablePhoto("not a JPEG, PNG, BMP, GIF, TIFF or WebP, or damaged") from error
     except Image.DecompressionBombError as error:
         raise UnreadablePhoto("more pixels than any server takes; cut it into parts") from error
@@ -152,6 +163,9 @@ def write(photo: Photo, restored_png: bytes) -> bytes:
             xmp = metadata.upright_xmp(xmp)
         profile = original.info.get("icc_profile", b"")
         restored.save(buffer, "WEBP", quality=_QUALITY, exif=exif, xmp=xmp, icc_profile=profile)
+    elif photo.image_format == "HEIF":  # Pillow's plug-in has turned it, and its metadata with it
+        kept = {key: original.info[key] for key in ("exif", "xmp", "icc_profile") if original.info.get(key)}
+        restored.save(buffer, "HEIF", quality=_QUALITY, chroma=444, **kept)
     elif photo.image_format == "TIFF":
         profile = original.info.get("icc_profile")
         restored.save(buffer, "TIFF", exif=_tiff_tags(original).tobytes(), icc_profile=profile)  # EXIF: not with LZW

@@ -129,6 +129,27 @@ def test_a_webp_keeps_alpha_and_metadata(restored_as_sent, crop):
     assert (np.asarray(after)[..., 3] == 99).all()
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_heic_comes_back_as_one_with_its_metadata(restored_as_sent, crop, mode):
+    original = encoded(crop, "HEIF", mode, quality=-1, exif=exif(), icc_profile=PROFILE, xmp=XMP)
+    _, result = restored_as_sent(original, "photo.heic")
+    before, after = Image.open(io.BytesIO(original)), Image.open(io.BytesIO(result))
+    assert (after.format, after.mode, after.size) == ("HEIF", mode, before.size)
+    assert after.getexif()[ExifTags.Base.Copyright] == "Ada Lovelace"
+    for key in ("icc_profile", "xmp"):
+        assert after.info[key] == before.info[key], key
+    assert np.abs(np.asarray(after).astype(int) - np.asarray(before)).mean() < 1.5
+
+
+def test_a_heic_without_the_extra_is_refused_with_the_remedy(tmp_path, crop, monkeypatch):
+    (tmp_path / "photo.heic").write_bytes(encoded(crop, "HEIF"))
+    for registered in (Image.OPEN, Image.MIME):
+        monkeypatch.delitem(registered, "HEIF", raising=False)
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    with pytest.raises(photos.UnreadablePhoto, match=r"a HEIC; pip install 'cleanplate\[heic\]'"):
+        photos.read(tmp_path / "photo.heic")
+
+
 def test_a_tiff_keeps_what_people_wrote(restored_as_sent, crop):
     _, result = restored_as_sent(encoded(crop, "TIFF", exif=exif(), icc_profile=PROFILE, dpi=(300, 300)))
     after = Image.open(io.BytesIO(result))
