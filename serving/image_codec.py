@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from serving.gif_frame import first_frame
+
 _JPEG, _PNG, _BMP, _GIF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF8"
 # TensorFlow reads a palette's indices as grey levels, which is right for this palette alone.
 _GREY_PALETTE = bytes(value for level in range(256) for value in (level, level, level, 0))
@@ -95,6 +97,14 @@ def decode(data: tf.Tensor, index: tf.Tensor, max_pixels: int) -> tuple[tf.Tenso
         limit = f" pixels, and this model takes at most {max_pixels}; reduce the picture or cut it"
         small = _require(tf.reduce_prod(size) <= max_pixels, name, width_by_height, limit)
     with tf.control_dependencies([small]):
+        data = tf.identity(data)
+    # A GIF's frame has a size of its own.
+    is_gif = _starts_with(data, _GIF)
+    data, frame_size = tf.cond(is_gif, lambda: first_frame(data), lambda: (data, tf.ones([2], tf.int32)))
+    has_frame = _require(tf.reduce_all(frame_size > 0), name, "cut off, or a GIF without a frame")
+    frame_name = tf.strings.reduce_join(tf.strings.as_string(frame_size), separator="x")
+    fits = tf.reduce_prod(tf.cast(frame_size, tf.int64)) <= max_pixels
+    with tf.control_dependencies([has_frame, _require(fits, name, "a frame of ", frame_name, limit)]):
         data = tf.identity(data)
     readable = tf.cond(is_bmp, lambda: _readable_bmp(data), lambda: True)
     with tf.control_dependencies([_require(readable, name, "a BMP with a palette; convert it to PNG")]):

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from serving import gif_frame
 from tests.serving.conftest import decoded, encoded
 
 
@@ -79,6 +80,29 @@ def test_a_gif_gives_its_first_frame(identity_model, crop):
     np.testing.assert_array_equal(decoded(answer), np.asarray(first.convert("RGB")))
 
 
+@pytest.mark.parametrize("options", [{}, {"interlace": 0, "comment": b"c" * 700, "loop": 0, "duration": 40}])
+def test_what_follows_a_gif_s_first_frame_is_never_decoded(crop, options):
+    frames = [Image.fromarray(np.roll(crop, shift, axis=1)).convert("P", palette=1) for shift in (0, 9, 40)]
+    alone, animated = io.BytesIO(), io.BytesIO()
+    frames[0].save(alone, "GIF", **options)
+    frames[0].save(animated, "GIF", save_all=True, append_images=frames[1:], **options)
+    cut, size = gif_frame.first_frame(tf.constant(animated.getvalue()))
+    assert Image.open(animated).n_frames == 3
+    first = Image.open(io.BytesIO(cut.numpy()))
+    assert first.n_frames == 1 and size.numpy().tolist() == list(first.size)
+    np.testing.assert_array_equal(first.convert("RGB"), frames[0].convert("RGB"))
+    whole, _ = gif_frame.first_frame(tf.constant(alone.getvalue()))
+    assert whole.numpy() == alone.getvalue()
+
+
+def huge_gif_frame():
+    """A GIF of 4 x 4 pixels with a frame that claims to have 60000 x 50000."""
+    small = bytearray(encoded(np.zeros((4, 4, 3), np.uint8), "GIF", "P"))
+    at = small.index(b"\x2c\0\0\0\0\x04")
+    small[at + 5 : at + 9] = struct.pack("<HH", 60_000, 50_000)
+    return bytes(small)
+
+
 def huge_png(width, height):
     """A PNG's header that announces this size, over the data of a small picture."""
     small = bytearray(encoded(np.zeros((4, 4, 3), np.uint8)))
@@ -98,6 +122,8 @@ def huge_png(width, height):
         (huge_png(30_000, 30_000), "30000x30000 pixels, and this model takes at most 1000000"),
         (huge_png(2**31 - 1, 2**31 - 1), "2147483647x2147483647 pixels"),
         (huge_png(0, 5), "without dimensions"),
+        (huge_gif_frame(), "a frame of 60000x50000 pixels, and this model takes at most 1000000"),
+        (encoded(np.zeros((4, 4, 3), np.uint8), "GIF", "P")[:13] + b";" * 20, "without a frame"),
     ],
 )
 def test_a_bad_element_is_named_with_the_reason(identity_model, crop, bad, reason):
