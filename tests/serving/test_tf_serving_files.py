@@ -3,10 +3,15 @@
 import pathlib
 import re
 
+import kubernetes_validate
 import pytest
 import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
+
+from serving import model_config
+from serving.model_store import ModelStore
+from tests.serving.conftest import predict_request
 
 FOLDER = pathlib.Path(__file__).parents[2] / "serving" / "tf_serving"
 # Fields of BatchingParameters, for which tensorflow-serving-api ships no proto.
@@ -30,6 +35,57 @@ def test_the_models_config_is_one():
     config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
     [model] = config.model_config_list.config
     assert (model.name, model.base_path, model.model_platform) == ("cleanplate", "/models/cleanplate", "tensorflow")
+    assert dict(model.version_labels) == {"stable": 1, "canary": 1}
+
+
+def test_the_embedded_server_reads_the_same_models_config(identity_dir, tmp_path):
+    text = (FOLDER / "models.config").read_text().replace("/models/cleanplate", str(identity_dir))
+    with ModelStore(model_config.parse(text, "models.config"), poll_seconds=0) as store:
+        for label in ("stable", "canary"):
+            assert store.servable(predict_request("cleanplate", "", "x", 0, label=label).model_spec).version == 1
+
+
+def test_the_gpu_file_changes_the_same_service():
+    override = yaml.safe_load((FOLDER / "docker-compose.gpu.yml").read_text())["services"]["tf-serving"]
+    assert override["image"].endswith(":2.15.1-gpu")
+    [device] = override["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """What Kubernetes is given, by kind."""
+    return {part["kind"]: part for part in yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text())}
+
+
+def test_the_cluster_s_files_are_what_kubernetes_takes(cluster):
+    for part in cluster.values():
+        kubernetes_validate.validate(part, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_deployment_runs_what_compose_runs(cluster, service):
+    pod = cluster["Deployment"]["spec"]["template"]
+    [container] = pod["spec"]["containers"]
+    assert set(container["args"]) - set(service["command"]) == {"--port=8500", "--rest_api_port=8501"}
+    assert container["image"] == service["image"]
+    assert cluster["Service"]["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    named = {port["name"] for port in container["ports"]}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        [port] = [action["port"] for action in container[probe].values() if isinstance(action, dict)]
+        assert port in named
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
+
+
+def test_the_configmap_holds_the_files_the_command_names(cluster):
+    kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+    [generated] = kustomization["configMapGenerator"]
+    [container] = cluster["Deployment"]["spec"]["template"]["spec"]["containers"]
+    named = {argument.split("=/config/")[1] for argument in container["args"] if "=/config/" in argument}
+    assert set(generated["files"]) == named and all((FOLDER / name).is_file() for name in named)
+    [volume] = [v for v in cluster["Deployment"]["spec"]["template"]["spec"]["volumes"] if v["name"] == "config"]
+    assert volume["configMap"]["name"] == generated["name"]
+    assert kustomization["resources"] == ["kubernetes.yaml"]
 
 
 def test_the_model_is_mounted_read_only_where_the_config_expects_it(service):
