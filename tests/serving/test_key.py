@@ -82,15 +82,37 @@ def test_any_size_is_answered(keyed, size):
 
 
 @pytest.fixture(scope="module")
-def repairing(tmp_path_factory):
+def repairing_folder(tmp_path_factory):
     """An export for a stamp as `serving.key` writes it by default."""
     folder = tmp_path_factory.mktemp("repairing")
     CANVASES["one stamp"].save(folder / "mark.png")
-    return tf.saved_model.load(str(key(str(folder / "mark.png"), str(folder / "export"))))
+    return str(key(str(folder / "mark.png"), str(folder / "export")))
+
+
+@pytest.fixture(scope="module")
+def repairing(repairing_folder):
+    """The same, loaded."""
+    return tf.saved_model.load(repairing_folder)
 
 
 def _psnr(restored, clean, covered):
     return 10 * np.log10(255**2 / np.square(restored.astype(float) - clean)[covered].mean())
+
+
+def test_a_session_runs_it_too(repairing, repairing_folder, astronaut):
+    """TF Serving and saved_model_cli have no eager calls: a graph may run there and not here, and the other way."""
+    stamp = np.asarray(CANVASES["one stamp"])
+    twice, _ = lay(lay(astronaut, stamp, (300, 90), 0.9)[0], stamp, (40, 200), 0.9)
+    larger = CANVASES["one stamp"].resize((round(1.4 * stamp.shape[1]), round(1.4 * stamp.shape[0])))
+    scaled, _ = lay(astronaut, np.asarray(larger), (200, 40), 0.9)
+    pictures = np.stack([twice, scaled, astronaut])
+    expected = repairing.signatures["restore"](images=tf.constant(pictures))
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        signature = tf.compat.v1.saved_model.load(session, ["serve"], repairing_folder).signature_def["restore"]
+        outputs = {name: tensor.name for name, tensor in signature.outputs.items()}
+        found = session.run(outputs, {signature.inputs["images"].name: pictures})
+    assert (found["opacity"][:2] > 0.8).all() and found["transform"][1, 2] == pytest.approx(1.4, rel=0.01)
+    assert np.abs(found["restored"].astype(int) - expected["restored"].numpy()).max() <= 1
 
 
 def test_a_stamp_is_found_as_often_as_it_lies_there(repairing, astronaut):

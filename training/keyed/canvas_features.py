@@ -17,6 +17,7 @@ import tensorflow as tf
 _RANK_TOLERANCE = 0.02
 # A canvas repeats itself after a shift by which it correlates so well with itself, over so much of its area.
 _REPEATS, _LEAST_OVERLAP = 0.9, 0.2
+_SAME = 1e-3  # of what there is, by which repeats may differ and be the same
 _NEIGHBOURHOOD = 9  # pixels a side in which one shift is the best
 
 
@@ -136,6 +137,17 @@ def periods(layer: np.ndarray) -> np.ndarray:
     repeats = (correlation > _REPEATS) & (correlation == best_near) & (overlap > _LEAST_OVERLAP)
     shifts = np.argwhere(repeats) - [height, width]
     return shifts[np.argsort(np.abs(shifts).sum(1))].astype(np.float32)
+
+
+def repeats_exactly(layer: np.ndarray, shifts: np.ndarray) -> bool:
+    """Whether shifts of `periods` make no difference; those of a field that was turned are no whole pixels."""
+    height, width = layer.shape[:2]
+    for y, x in shifts.astype(int):
+        here = layer[max(y, 0) : height + min(y, 0), max(x, 0) : width + min(x, 0)]
+        there = layer[max(-y, 0) : height - max(y, 0), max(-x, 0) : width - max(x, 0)]
+        if np.abs(here - there).sum() > _SAME * np.abs(here).sum():
+            return False
+    return True
 
 
 def canvas_features(layer: tf.Tensor, spanned_by: Spanning) -> CanvasFeatures:

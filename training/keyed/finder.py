@@ -29,6 +29,8 @@ _FEW_POINTS, _MOST_POINTS = 500_000, 1_800_000
 _MISPLACED = 16.0
 # Pixels around a located stamp in which it is not looked for again.
 _MARGIN = 2
+# Pixels a side in which repeats of a canvas are told apart, and of the largest canvas where they are.
+_TELLING, _MOST_TELLING = 256, 4_000_000
 # Of the search at unknown scale: around how many it goes on more finely, the score there below which it is not worth
 # it to refine one, and how often that is done.
 _CANDIDATES, _FAINT, _STEPS = 12, 8.0, 5
@@ -107,6 +109,9 @@ class Finder:
         self._size = layer.shape[:2]
         self._spanned_by = canvas_features.spanning(layer)
         self._periods = canvas_features.periods(layer)
+        # Of a huge canvas the full resolution takes too much memory: a repeat of the right one will have to do.
+        is_huge = layer.shape[0] * layer.shape[1] > _MOST_TELLING
+        self._is_any_repeat_right = is_huge or canvas_features.repeats_exactly(layer, self._periods)
         # Variables, because a SavedModel holds each of them once, and constants in every function that reads them.
         self._layers = {
             level: tf.Variable(canvas_features.shrunk(layer, level), trainable=False, name=f"canvas_{level}")
@@ -168,6 +173,16 @@ class Finder:
         branches = [lambda level=level: at(level) for level in _LEVELS]
         corner = tf.switch_case(tf.reduce_sum(tf.cast(is_too_large, tf.int32)), branches)
         return self._refined(picture, at_corner(corner), found, rigid=True, steps=2)
+
+    def _right_repeat(self, picture: tf.Tensor, match: Match) -> Match:
+        """The match, or the one at another repeat of the canvas, which only the full resolution can tell apart."""
+        corner, size = window(match.placement, self._size, tf.shape(picture)[:2], _TELLING)
+        features, inside = self._features(1), match.placement.seen_from(corner).corner
+        nested = tf.reduce_all((inside <= 0.0) & (inside + self._size >= tf.cast(size, tf.float32)))
+        fields = locate.picture_fields(cropped(picture, corner, size))
+        scores = locate.score_map(fields, features, locate.spectra(features, size, nested))
+        there = corner + locate.best_offset(scores, size, features, nested)[1]
+        return _surer(match, self._refined(picture, at_corner(there), Found.nothing(), rigid=True, steps=2))
 
     def _nearer(self, picture: tf.Tensor, start: Placement, found: Found | None) -> tuple[tf.Tensor, Placement]:
         """The likeliest scale and angle around those of the coarse search, and its score."""
@@ -240,6 +255,8 @@ class Finder:
             return tf.cond(_is_certain(match), lambda: match, lambda: _surer(match, way()))
 
         match = self._as_it_is(picture, nothing, tf.constant(_FEW_POINTS))
+        if not self._is_any_repeat_right:
+            match = tf.cond(match.score < FOUND, lambda: match, lambda: self._right_repeat(picture, match))
         if self._is_searched:
             match = or_else(match, lambda: self._scaled(picture, self._scales, self._angles, _CANDIDATES))
             is_scaled = (match.placement.scale != 1.0) | (match.placement.rotation != 0.0)

@@ -78,7 +78,9 @@ class KeyedRestorer:
         # Whole strides, so that the network sees a tile on the grid that it sees the picture on.
         self._halo = -(-repair.halo // repair.stride) * repair.stride if repair else 0
         self._around = min(self._halo, _AROUND)
-        self._fit, self._tile, self._without = once(self._fit), once(self._tile), once(self._without)
+        self._fit, self._without = once(self._fit), once(self._without)
+        # Inlined: a tf.Session, which TF Serving is, cannot call a function from within two loops.
+        self._tile = tf.function(self._tile, autograph=False)
         self.variables = self._finder.variables + (repair.network.variables if repair else [])
 
     def _fit(self, pixels: tf.Tensor, match: Match) -> _Layer:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from preprocessing import canvas
 from tests.marks import CANVASES, lay
 from training.keyed import canvas_features, finder, placement, search
 
@@ -75,6 +76,24 @@ def test_a_field_is_found_where_it_covers_the_whole_picture(astronaut, corner, s
     again = placement.over_picture(layer, match.placement, size).numpy()
     # A period beside, a strip of the picture would be without.
     assert np.abs(again - over)[..., 3].mean() < 0.1 * over[..., 3].mean()
+
+
+def test_of_repeats_that_differ_by_fractions_of_a_pixel_the_right_one_is_found(astronaut, crops):
+    field = np.asarray(canvas.tile(canvas.text_stamp("Sample text", size=26, opacity=0.9), gap=40, rotate=25.0))
+    layer = canvas_features.premultiplied(field)
+    shifts = canvas_features.periods(layer)
+    assert len(shifts) > 10 and not canvas_features.repeats_exactly(layer, shifts)
+    find = tf.function(finder.Finder(field, (1.0, 1.0), (0.0, 0.0)).first)
+    for picture, corner in [(astronaut, (-310, -205)), (astronaut, (-57, -444)), (crops[1], (-600, -390))]:
+        laid, _ = lay(picture, field, corner, 0.9)
+        match = find(tf.constant(laid))
+        assert tuple(match.placement.corner.numpy()) == corner
+
+
+def test_a_field_on_whole_pixels_repeats_exactly():
+    layer = canvas_features.premultiplied(np.tile(np.asarray(CANVASES["one stamp"]), (4, 2, 1)))
+    shifts = canvas_features.periods(layer)
+    assert len(shifts) > 2 and canvas_features.repeats_exactly(layer, shifts)
 
 
 @pytest.mark.parametrize(("opacity", "is_found"), [(0.05, False), (0.1, False), (0.2, True), (0.3, True)])
