@@ -30,7 +30,7 @@ def _guarded(main: Callable[[Sequence[str]], Optional[int]]) -> Callable[[Sequen
         absl_logging.use_absl_handler()
         absl_logging.get_absl_handler().setFormatter(_Formatter())
         absl_logging.set_verbosity(absl_logging.INFO)
-        for talkative in ("apache_beam", "tensorflow"):
+        for talkative in ("apache_beam", "tensorflow", "tf2onnx"):
             logging.getLogger(talkative).setLevel(logging.WARNING)
         try:
             return main(argv)

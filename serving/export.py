@@ -9,7 +9,9 @@ replaced, and a server that watches the folder switches to the new one by itself
       1/
         saved_model.pb, variables/                   signatures serving_default and restore, see serving/saved_model.py
         assets.extra/tf_serving_warmup_requests      replayed by servers before the version answers
-        export_info.json                             where the weights come from, how the graph cuts pictures
+        export_info.json                             config, step, validation figures, receptive field, how the graph
+                                                     cuts pictures, package versions
+        restore.tflite, restore.onnx                 with --tflite and --onnx: for other runtimes, see docs/reuse.md
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from absl import flags
 
 from configs import command_line, entry_flags
 from configs.command_line import UserError
-from serving import saved_model
+from serving import portable, saved_model
 
 _FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string(
@@ -47,6 +49,13 @@ _MAX_UNTILED_PIXELS = flags.DEFINE_integer(
 _MAX_PIXELS = flags.DEFINE_integer(
     "max_pixels", saved_model.DEFAULT_MAX_PIXELS, "Larger pictures are refused.", 1, flag_values=_FLAGS
 )
+_TFLITE = flags.DEFINE_boolean(
+    "tflite", False, f"Also write {portable.TFLITE_FILE}, for TensorFlow Lite; without tiling.", flag_values=_FLAGS
+)
+_ONNX = flags.DEFINE_boolean(
+    "onnx", False, f"Also write {portable.ONNX_FILE}, for onnxruntime and others; without tiling; needs the extra "
+    "of that name.", flag_values=_FLAGS,
+)  # fmt: skip
 
 
 def export(
@@ -58,20 +67,25 @@ def export(
     tile: int | None = None,
     max_untiled_pixels: int | None = None,
     max_pixels: int = saved_model.DEFAULT_MAX_PIXELS,
+    tflite: bool = False,
+    onnx: bool = False,
 ) -> pathlib.Path:
     """Exports the network that training left in `workdir`.
 
     Args:
       workdir: training's folder.
       caution: see `training.models.head.be_cautious`.
-      export_dir, version, tile, max_untiled_pixels, max_pixels: see `saved_model.write_saved_model`.
+      export_dir, version, tile, max_untiled_pixels, max_pixels, tflite, onnx: see `saved_model.write_saved_model`.
 
     Returns:
       The version's folder.
 
     Raises:
-      UserError: no checkpoint in `workdir`, the version exists, or `export_dir` cannot be written.
+      UserError: no checkpoint in `workdir`, the version exists, `export_dir` cannot be written, or `onnx` without the
+        extra of that name.
     """
+    if onnx:
+        portable.require_onnx()
     # Training's models take seconds to import: not for --help and typing errors.
     from training import exportable
     from training.models import head
@@ -89,6 +103,8 @@ def export(
         tile=tile,
         max_untiled_pixels=max_untiled_pixels,
         max_pixels=max_pixels,
+        tflite=tflite,
+        onnx=onnx,
     )
 
 
@@ -107,6 +123,8 @@ def main(argv: Sequence[str]) -> None:
         tile=_TILE.value,
         max_untiled_pixels=_MAX_UNTILED_PIXELS.value,
         max_pixels=_MAX_PIXELS.value,
+        tflite=_TFLITE.value,
+        onnx=_ONNX.value,
     )
     print(f"exported {path}; serve it with python -m serving.server --model_base_path={path.parent}")
 

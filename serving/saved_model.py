@@ -4,7 +4,8 @@ EXPORT_DIR/
   1/                                  the version; the next number by default, never replaced
     saved_model.pb, variables/        the graph with both signatures, and the weights
     assets.extra/tf_serving_warmup_requests
-    export_info.json                  where the weights come from and how the graph cuts pictures
+    export_info.json                  where the weights come from, how the graph cuts pictures, package versions
+    restore.tflite, restore.onnx      on request: the same network for other runtimes, see portable.py
 
 serving_default    image_bytes string [N] (JPEG, PNG, BMP, GIF; sizes may differ) -> restored_bytes string [N] (PNG)
 restore            images uint8 [N, H, W, 3], any H, W >= 1 -> restored uint8 [N, H, W, 3]
@@ -12,7 +13,10 @@ restore            images uint8 [N, H, W, 3], any H, W >= 1 -> restored uint8 [N
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -21,10 +25,12 @@ from typing import Any, Callable
 
 import tensorflow as tf
 
-from serving import image_codec, tiling, versions, warmup
+from serving import image_codec, portable, tiling, versions, warmup
 
 DEFAULT_MODEL_NAME = "cleanplate"
 DEFAULT_MAX_PIXELS = 100_000_000
+
+_PACKAGES = ("cleanplate", "tensorflow-addons", "keras", "numpy", "tf2onnx", "onnx")
 
 # uint8 [N, H, W, 3] to {"restored": the like, …}, in graph ops.
 RestorePictures = Callable[[tf.Tensor], dict[str, tf.Tensor]]
@@ -71,6 +77,15 @@ class _Signatures(tf.Module):
         )
 
 
+def _package_versions() -> dict[str, str]:
+    """The versions of what an export is made with; a package that is not installed is left out."""
+    found = {"tensorflow": tf.__version__}  # by itself: it is installed under several names
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
 def write_restorer(
     restore_pictures: RestorePictures,
     *,
@@ -80,6 +95,7 @@ def write_restorer(
     max_pixels: int = DEFAULT_MAX_PIXELS,
     model_name: str = DEFAULT_MODEL_NAME,
     variables: Sequence[tf.Variable] = (),
+    further_files: Mapping[str, Callable[[pathlib.Path], None]] | None = None,
 ) -> pathlib.Path:
     """Writes anything that restores pictures of any size as the next version under `export_dir`, in one step.
 
@@ -92,6 +108,7 @@ def write_restorer(
       max_pixels: pictures above this size are refused by their header.
       model_name: what the warm-up requests call the model.
       variables: that `restore_pictures` reads.
+      further_files: names in the version's folder, and what writes a file of that path.
 
     Returns:
       The version's folder.
@@ -103,7 +120,7 @@ def write_restorer(
     written = {
         **(info or {}),
         "model_name": model_name,
-        "tensorflow": tf.__version__,
+        "packages": _package_versions(),
         "max_pixels": max_pixels,
     }
     try:
@@ -120,6 +137,8 @@ def write_restorer(
         signatures = {"serving_default": module.serving_default, "restore": module.restore}
         tf.saved_model.save(module, os.fspath(new.folder), signatures=signatures)
         warmup.write_warmup_requests(new.folder, model_name)
+        for name, write in (further_files or {}).items():
+            write(new.folder / name)
         (new.folder / "export_info.json").write_text(info_text + "\n", encoding="utf-8")
     return new.path
 
@@ -136,6 +155,8 @@ def write_saved_model(
     max_untiled_pixels: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     model_name: str = DEFAULT_MODEL_NAME,
+    tflite: bool = False,
+    onnx: bool = False,
 ) -> pathlib.Path:
     """Writes `network` as the next version under `export_dir`, in one step.
 
@@ -151,15 +172,19 @@ def write_saved_model(
       max_untiled_pixels: batches above this size are cut into tiles.
       max_pixels: pictures above this size are refused by their header.
       model_name: what the warm-up requests call the model.
+      tflite: also write `restore.tflite`, see `portable`.
+      onnx: also write `restore.onnx`.
 
     Returns:
       The version's folder.
 
     Raises:
-      UserError: the version exists, or `export_dir` cannot be written.
+      UserError: the version exists, `export_dir` cannot be written, or `onnx` without the extra of that name.
       ValueError: stride, halo or tile out of range, or `info` is not JSON.
     """
     plan = tiling.Tiling.of_network(stride, halo, tile, max_untiled_pixels)
+    if onnx:
+        portable.require_onnx()  # before the work begins
     # One function for whole pictures and for tiles, for the same reason as there.
     forward = tf.function(network, input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)])
     return write_restorer(
@@ -170,4 +195,12 @@ def write_saved_model(
         max_pixels=max_pixels,
         model_name=model_name,
         variables=getattr(network, "variables", ()),
+        further_files={
+            name: functools.partial(write, network, stride)
+            for name, write, wanted in (
+                (portable.TFLITE_FILE, portable.write_tflite, tflite),
+                (portable.ONNX_FILE, portable.write_onnx, onnx),
+            )
+            if wanted
+        },
     )

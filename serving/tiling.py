@@ -31,7 +31,8 @@ _DEFAULT_TILE, _DEFAULT_TILE_IN_HALOS = 512, 5
 
 
 def _round_up(value: int | tf.Tensor, multiple: int) -> int | tf.Tensor:
-    return -(-value // multiple) * multiple
+    # Not by way of a negative quotient, which ONNX rounds the other way.
+    return (value + multiple - 1) // multiple * multiple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +111,24 @@ def _collect(count: tf.Tensor, element: Callable[[tf.Tensor], tf.Tensor]) -> tf.
     return pieces.concat()
 
 
+def restore_untiled(network: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, stride: int) -> tf.Tensor:
+    """Restores a batch of equally sized pictures in one piece; graph ops only.
+
+    Args:
+      network: see `restore_any_size`.
+      images: uint8 `[N, H, W, 3]`, any H, W >= 1.
+      stride: pixels; the network's input sides must be multiples of this.
+
+    Returns:
+      uint8 of the shape of `images`.
+    """
+    shape = tf.shape(images)
+    height, width = shape[1], shape[2]
+    padded = tf.gather(images, mirrored_indices(0, _round_up(height, stride), height), axis=1)
+    padded = tf.gather(padded, mirrored_indices(0, _round_up(width, stride), width), axis=2)
+    return _run(network, padded)[:, :height, :width]
+
+
 def restore_any_size(network: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor, tiling: Tiling) -> tf.Tensor:
     """Restores a batch of equally sized pictures; graph ops only.
 
@@ -124,11 +143,6 @@ def restore_any_size(network: Callable[[tf.Tensor], tf.Tensor], images: tf.Tenso
     shape = tf.shape(images)
     batch, height, width = shape[0], shape[1], shape[2]
     rows, columns = _Windows(height, tiling), _Windows(width, tiling)
-
-    def untiled() -> tf.Tensor:
-        padded = tf.gather(images, mirrored_indices(0, rows.padded, height), axis=1)
-        padded = tf.gather(padded, mirrored_indices(0, columns.padded, width), axis=2)
-        return _run(network, padded)[:, :height, :width]
 
     def strip(index: tf.Tensor) -> tf.Tensor:
         image, row = images[index // rows.count], index % rows.count
@@ -146,5 +160,7 @@ def restore_any_size(network: Callable[[tf.Tensor], tf.Tensor], images: tf.Tenso
         return tf.reshape(_collect(batch * rows.count, strip), shape)
 
     pixels = tf.reduce_prod(tf.cast([batch, rows.padded, columns.padded], tf.int64))
-    restored = tf.cond(pixels <= tiling.max_untiled_pixels, untiled, tiled)
+    restored = tf.cond(
+        pixels <= tiling.max_untiled_pixels, lambda: restore_untiled(network, images, tiling.stride), tiled
+    )
     return tf.ensure_shape(restored, [None, None, None, 3])

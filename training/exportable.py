@@ -10,6 +10,7 @@ import tensorflow as tf
 from configs.command_line import UserError
 from training import models
 from training.checkpoints import BestWeights
+from training.reporting import validation_figures
 from training.workdir import read_config
 
 
@@ -22,7 +23,8 @@ class Exportable:
         network.
       stride: the network sees pictures in steps of so many pixels.
       halo: pixels on each side that an output pixel depends on.
-      info: JSON-ready: `config`, `step`, `validation_psnr` in dB, `receptive_field` in pixels a side.
+      info: JSON-ready: `config`, `step`, `validation_psnr` in dB, `validation` (all figures of that step, as far as
+        `metrics.csv` has them), `receptive_field` in pixels a side.
     """
 
     network: tf.keras.Model
@@ -55,6 +57,7 @@ def load(workdir: str, is_repair: bool = False) -> Exportable:
         "config": config.to_dict(),
         "step": best.step,
         "validation_psnr": round(best.psnr, 3),
+        "validation": validation_figures(workdir, best.step),
         "receptive_field": 2 * restorer.halo + 1,
     }
     return Exportable(restorer.network, restorer.stride, restorer.halo, info)

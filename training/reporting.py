@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import sys
 from typing import Any, Callable
@@ -54,6 +55,26 @@ class _Table:
 
     def close(self) -> None:
         self._file.close()
+
+
+def validation_figures(workdir: str, step: int) -> dict[str, float]:
+    """Reads back what validation said at a step.
+
+    Args:
+      workdir: the run's folder.
+      step: at which it was validated.
+
+    Returns:
+      `metrics.MEASURES`, to three decimals, without those that there were no pixels for; empty where `metrics.csv`
+      does not have the step.
+    """
+    try:
+        with open(os.path.join(workdir, "metrics.csv"), newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["step"] == str(step) and row["psnr"]]
+    except FileNotFoundError:
+        return {}
+    figures = {name: float(rows[-1][name] or "nan") for name in metrics.MEASURES} if rows else {}
+    return {name: round(value, 3) for name, value in figures.items() if math.isfinite(value)}
 
 
 class Reporter:

@@ -1,5 +1,6 @@
 """An exported version is whole, self-contained, and never replaced."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -145,7 +146,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 def test_export_info_says_where_it_comes_from(export_dir):
     info = json.loads((export_dir / "1" / "export_info.json").read_text())
     assert info["step"] == 1234
-    assert info["tensorflow"] == tf.__version__
+    assert info["packages"]["tensorflow"] == tf.__version__
+    for package in ("cleanplate", "tensorflow-addons", "numpy"):
+        assert info["packages"][package] == importlib.metadata.version(package)
     assert info["tiling"]["stride"] == 4 and info["tiling"]["halo"] == 8
 
 

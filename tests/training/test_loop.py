@@ -68,8 +68,16 @@ def test_the_best_weights_are_exportable_and_do_what_validation_said(trained):
     validation = Validation(config)
     again = validation.judge(make_restore(loaded.network)(validation.source))
     assert again["psnr"] == pytest.approx(loaded.info["validation_psnr"], abs=0.01)
+    assert loaded.info["validation"] == pytest.approx(again, abs=0.01)
     assert loaded.stride == 4 and loaded.info["step"] in (30, 60)
-    json.dumps(loaded.info)
+    json.dumps(loaded.info, allow_nan=False)
+
+
+def test_a_run_without_its_table_is_exportable_all_the_same(trained, tmp_path):
+    shutil.copytree(trained[1], tmp_path / "run")
+    (tmp_path / "run" / "metrics.csv").unlink()
+    info = exportable.load(str(tmp_path / "run")).info
+    assert info["validation"] == {} and info["validation_psnr"] > 0
 
 
 def test_a_finished_run_is_not_trained_again(trained, tmp_path):
