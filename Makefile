@@ -1,6 +1,7 @@
 # make demo   the whole path on real photographs, a few minutes of training included: runs/demo/before_after.png
+# make app    pretrained/generic on a page in the browser; MODELS="mine=runs/mine/export …" for others
 # make test   the tests
-# Both find a fitting Python, make .venv and install into it first.
+# Each finds a fitting Python, makes .venv and installs into it first.
 
 PYTHON := $(shell for v in 3.11 3.10 3.9; do \
 	p=$$(command -v python$$v) && "$$p" -c 'import sys, venv; sys.exit(sys.version_info[:2] != tuple(map(int, "'$$v'".split("."))))' \
@@ -8,11 +9,17 @@ PYTHON := $(shell for v in 3.11 3.10 3.9; do \
 VENV := .venv
 BIN := $(VENV)/bin
 COCO ?=
+MODELS ?= generic=pretrained/generic keyed=runs/app/keyed
 
-.PHONY: demo test lint format benchmarks clean
+.PHONY: demo app test lint format benchmarks clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python -m benchmarks.demo --coco="$(COCO)" --out=runs/demo
+
+app: $(VENV)/installed
+	@test -d runs/app || $(BIN)/python -m preprocessing.example_photos --out=runs/app
+	@test -d runs/app/keyed/1 || $(BIN)/python -m serving.key --canvas=runs/app/mark.png --export_dir=runs/app/keyed
+	@exec $(BIN)/python -m serving.app $(MODELS:%=--export=%)
 
 test: $(VENV)/installed
 	@$(BIN)/python -m pytest -q -n 2 --dist=loadfile

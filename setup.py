@@ -9,8 +9,12 @@ _EXTRAS = {
     "dask": ["apache-beam[dask]"],
     # The photographs `make demo` trains on without COCO are shipped inside these two.
     "photos": ["scikit-image>=0.22", "scikit-learn>=1.3"],
-    "demo": ["gradio>=4"],
-    "onnx": ["tf2onnx", "onnxruntime"],
+    # The app. Releases before 6 want an older Pillow; there is no 6 for Python 3.9.
+    "demo": ["gradio>=6.31,<7; python_version >= '3.10'"],
+    "heic": ["pillow-heif"],
+    "video": ["imageio-ffmpeg"],
+    # Newer releases of onnx need an ml_dtypes that TensorFlow 2.15 does not allow.
+    "onnx": ["tf2onnx>=1.16", "onnx<1.19", "onnxruntime"],
 }
 _EXTRAS["test"] = [
     "pytest>=8",
@@ -18,11 +22,17 @@ _EXTRAS["test"] = [
     "pytest-xdist",
     "hypothesis",
     "ruff==0.17.6",
-    "playwright",  # drives Chromium over the report's page
+    "playwright",  # drives Chromium over the report's page and the app
     "psutil",
     "pyyaml",
+    "kubernetes-validate",
+    "trustme",  # throw-away certificates
     "opencv-python-headless<5",
+    *_EXTRAS["demo"],
     *_EXTRAS["photos"],
+    *_EXTRAS["heic"],
+    *_EXTRAS["video"],
+    *_EXTRAS["onnx"],
 ]
 
 # One console script an entry point: cleanplate-train is python -m training.train, and so on.
@@ -34,6 +44,7 @@ _ENTRY_POINTS = [
     "training.local_workers",
     "training.preview",
     "training.train",
+    "serving.app",
     "serving.audit",
     "serving.export",
     "serving.key",
@@ -62,9 +73,13 @@ setup(
         "absl-py",
         "google-crc32c",
         "grpcio",
+        # Later ones want a protobuf that TensorFlow 2.15 does not.
+        "grpcio-health-checking<1.63",
+        "grpcio-reflection<1.63",
         "ijson",
         "ml-collections",
         "pillow",
+        "prometheus-client",
         "tqdm",
     ],
     extras_require=_EXTRAS,

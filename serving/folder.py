@@ -67,21 +67,50 @@ def _listing(source: pathlib.Path, output_dir: pathlib.Path) -> tuple[list[pathl
     return pictures, len(files) - len(pictures)
 
 
-def _restore_file(restorer: Restorer, source: pathlib.Path, target: pathlib.Path) -> float:
-    """Restores one file; returns how many seconds the server took."""
+@dataclasses.dataclass(frozen=True)
+class RestoredPhoto:
+    """A photo that was restored.
+
+    Attributes:
+      photo: as it was read.
+      content: the bytes of the restored file.
+      request_seconds: how long the server took.
+    """
+
+    photo: photo.Photo
+    content: bytes
+    request_seconds: float
+
+
+def restore_photo(restorer: Restorer, source: str | os.PathLike) -> RestoredPhoto:
+    """Restores one file.
+
+    Args:
+      restorer: the connection.
+      source: the file.
+
+    Raises:
+      UnreadablePhoto, ValueError: see `photo.read` and `photo.write`.
+      Refused, UserError: see `Restorer.restore_bytes`.
+    """
     picture = photo.read(source)
     started = time.perf_counter()
     answer = restorer.restore_bytes(picture.request)
     seconds = time.perf_counter() - started
-    content = photo.write(picture, answer)
+    return RestoredPhoto(picture, photo.write(picture, answer), seconds)
+
+
+def _restore_file(restorer: Restorer, source: pathlib.Path, target: pathlib.Path) -> float:
+    """Restores one file into another; returns how many seconds the server took."""
+    restored = restore_photo(restorer, source)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
     try:
-        temporary.write_bytes(content)
+        temporary.write_bytes(restored.content)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    return seconds
+    return restored.request_seconds
 
 
 def restore_folder(

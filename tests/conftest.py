@@ -1,6 +1,7 @@
 """Fixtures shared by all folders: real photographs, and a dataset made of them."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 # Two logical CPU devices, so that distribution is tested in the same process; before TensorFlow starts.
 training.devices.split_cpu(2)
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SHARED = Path(__file__).parents[2] / "shared"
 
 
@@ -64,3 +66,16 @@ def crops(photos):
         if min(top, left) >= 0:
             found.append(picture[top : top + 256, left : left + 256])
     return np.stack(found)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright; pip install playwright")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no Chromium; apt-get install chromium")
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

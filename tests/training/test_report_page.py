@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import shutil
 import time
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -17,7 +16,6 @@ from training.evaluation.gallery import Gallery
 from training.evaluation.histogram import histogram
 
 EVIL = "<script>alert(1)</script>\"'&$title.jpg"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def _summary(parts, failed=()):
@@ -116,19 +114,6 @@ def test_the_histogram_is_svg_whose_bars_add_up():
     assert sum(int(title.split(": ")[1]) for title in titles["gain"]) == 3
     heights = {rect.find("title").text: float(rect.get("height")) for rect in svg.iter("rect")}
     assert heights["1 to 1.5 dB: 2"] == pytest.approx(2 * heights["8 to 8.5 dB: 1"])
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright; pip install playwright")
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip("no Chromium; apt-get install chromium")
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -1,0 +1,83 @@
+"""Writes photographs that carry a mark, for the app to show what it does.
+
+    python -m preprocessing.example_photos --out=runs/app
+
+In: photographs that scikit-image ships (extra `photos`), and marks that are drawn here, so that nobody's is needed.
+
+Out: OUT/
+    mark.png        the canvas that lies over the examples, RGBA: who has it can restore with `serving.key`
+    examples/       JPEGs of quality 95: three under the canvas, one with a date stamp
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from PIL import Image
+
+from configs import command_line, entry_flags
+from configs.command_line import UserError
+from preprocessing import canvas, sample_photos
+
+_FLAGS = flags.FlagValues()
+_OUT = flags.DEFINE_string("out", "runs/app", "The folder to make.", flag_values=_FLAGS)
+
+# The canvas's top left corner in each picture, pixels; None for a date stamp instead.
+_PICTURES = {"chelsea": (-40, -90), "coffee": (-20, -200), "rocket": (-120, -260), "astronaut": None}
+
+
+def write(folder: str) -> int:
+    """Writes the examples.
+
+    Args:
+      folder: to be made; it appears when all is there.
+
+    Returns:
+      How many examples there are.
+
+    Raises:
+      UserError: the folder exists, or the photographs are not installed.
+    """
+    if os.path.exists(folder):
+        raise UserError(f"--out={folder}: is there already; name a new folder")
+    parent = Path(folder).absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    mark = canvas.tile(canvas.text_stamp("Cleanplate sample", size=26, opacity=0.5, outline=0), gap=70, rotate=25.0)
+    stamp = canvas.text_stamp("24. 8. 2003", size=26, color="#ff9020", outline=0, opacity=0.9)
+    with tempfile.TemporaryDirectory(dir=parent) as temporary:
+        clean, whole = Path(temporary, "coco"), Path(temporary, "app")
+        sample_photos.write_coco_folder(str(clean))
+        (whole / "examples").mkdir(parents=True)
+        canvas.save_whole(mark, str(whole / "mark.png"))
+        for name, corner in _PICTURES.items():
+            picture = Image.open(clean / "images" / f"{name}.jpg").convert("RGBA")
+            layer = Image.new("RGBA", picture.size)
+            if corner:
+                layer.paste(mark, corner)
+            else:
+                layer.paste(stamp, (picture.width - stamp.width - 24, picture.height - stamp.height - 20))
+            marked = Image.alpha_composite(picture, layer).convert("RGB")
+            marked.save(whole / "examples" / f"{name}.jpg", quality=95, subsampling=0)
+        os.rename(whole, folder)
+    return len(_PICTURES)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Reads the flags, writes, and says how many."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag here, --help lists them")
+    print(f"{_OUT.value}: {write(_OUT.value)} examples")
+
+
+def run() -> None:
+    """The command."""
+    entry_flags.adopt(_FLAGS)
+    command_line.run(main)
+
+
+if __name__ == "__main__":
+    run()
