@@ -85,7 +85,7 @@ def _figures(folder: Path, quick: bool) -> None:
         ]
         for function in functions:
             function()
-        over_grpc, direct = median_of_alternating(functions, 5 if quick else 50)
+        over_grpc, direct = median_of_alternating(functions, 5 if quick else 200)
     report("grpc_against_in_process", over_grpc / direct, "x", 1.05, at_least=False)
 
 

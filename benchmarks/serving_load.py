@@ -56,6 +56,7 @@ def _server(base_path: Path, *flags_: str) -> Iterator[tuple[str, psutil.Process
             yield process.stdout.readline().split(" at ")[1].split()[0], psutil.Process(process.pid)
         finally:
             process.terminate()
+            process.wait()  # before its output is closed, into which it says that it stops
 
 
 class _Client:

@@ -27,6 +27,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
+import grpc
 from absl import flags
 from PIL import Image, ImageDraw
 from tensorflow_serving.config import model_server_config_pb2
@@ -34,7 +35,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from configs import command_line, entry_flags
 from configs.command_line import UserError
 from configs.stopping import stop_asked
-from serving import photo
+from serving import photo, tls
 from serving.endpoint import Endpoint
 from serving.model_store import ModelStore
 from serving.restorer import Restorer
@@ -62,6 +63,7 @@ _PORT = flags.DEFINE_integer(
 _DEADLINE = flags.DEFINE_float(
     "deadline_seconds", 60.0, "How long one picture may take, retries included.", 0.001, flag_values=_FLAGS
 )
+_CREDENTIALS = tls.define_client_flags(_FLAGS)
 
 _DEFAULT_EXAMPLES = pathlib.Path("runs/app/examples")  # where `make app` puts them
 
@@ -74,6 +76,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     deadline_seconds: float = 60.0,
+    credentials: grpc.ChannelCredentials | None = None,
 ) -> None:
     """Shows the page until the process is asked to end; prints a line when it is ready.
 
@@ -84,6 +87,7 @@ def serve(
       host: the address to listen on.
       port: 0 picks a free one.
       deadline_seconds: how long one picture may take.
+      credentials: see `tls.channel_credentials`; None for plain text.
 
     Raises:
       UserError: Gradio is not installed, or the address cannot be bound.
@@ -100,7 +104,8 @@ def serve(
             ) from error
         logging.getLogger("httpx").setLevel(logging.WARNING)  # by which Gradio asks itself whether it runs
         restorers = {
-            name: stack.enter_context(Restorer(server, name, deadline_seconds)) for name in dict.fromkeys(models)
+            name: stack.enter_context(Restorer(server, name, deadline_seconds, credentials))
+            for name in dict.fromkeys(models)
         }
         page = app_page.build(restorers, examples, work_dir)
         _draw_icon(work_dir / "icon.png")
@@ -198,6 +203,7 @@ def main(argv: Sequence[str]) -> None:
             host=_HOST.value,
             port=_PORT.value,
             deadline_seconds=_DEADLINE.value,
+            credentials=None if exports else _CREDENTIALS(),
         )
 
 

@@ -44,12 +44,7 @@ _DEADLINE = flags.DEFINE_float(
 )
 _IN_FLIGHT = flags.DEFINE_integer("in_flight", 4, "Requests under way at once.", 1, flag_values=_FLAGS)
 _VIDEO = flags.DEFINE_bool("video", False, "The arguments are a video and the one to write.", flag_values=_FLAGS)
-_TLS = flags.DEFINE_bool("tls", False, "Speak TLS, and trust the public authorities.", flag_values=_FLAGS)
-_TLS_CA = flags.DEFINE_string("tls_ca", None, "Speak TLS, and trust these authorities, PEM.", flag_values=_FLAGS)
-_TLS_CERTIFICATE = flags.DEFINE_string(
-    "tls_certificate", None, "Shown to a server that asks for one, PEM.", flag_values=_FLAGS
-)
-_TLS_KEY = flags.DEFINE_string("tls_key", None, "Its private key, PEM.", flag_values=_FLAGS)
+_CREDENTIALS = tls.define_client_flags(_FLAGS)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Restore again what OUT_DIR has already.", flag_values=_FLAGS)
 
 
@@ -58,10 +53,7 @@ def main(argv: Sequence[str]) -> int:
     if len(argv) != 3:
         raise UserError("two arguments are needed: python -m serving.client --server=HOST:PORT IN OUT_DIR")
     options = {"in_flight": _IN_FLIGHT.value, "overwrite": _OVERWRITE.value}
-    credentials = None
-    if _TLS.value or _TLS_CA.value or _TLS_CERTIFICATE.value or _TLS_KEY.value:
-        credentials = tls.channel_credentials(_TLS_CA.value, _TLS_CERTIFICATE.value, _TLS_KEY.value)
-    with Restorer(_SERVER.value, _MODEL_NAME.value, _DEADLINE.value, credentials) as restorer:
+    with Restorer(_SERVER.value, _MODEL_NAME.value, _DEADLINE.value, _CREDENTIALS()) as restorer:
         if _VIDEO.value:
             print(f"restored {restore_video(restorer, argv[1], argv[2], **options)} frames")
             return 0

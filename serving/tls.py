@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import pathlib
 import ssl
+from typing import Callable
 
 import grpc
+from absl import flags
 
 from configs.command_line import UserError
 
@@ -83,3 +85,24 @@ def channel_credentials(
         return grpc.ssl_channel_credentials(authorities)
     chain, private = _pair(certificate, key)
     return grpc.ssl_channel_credentials(authorities, private, chain)
+
+
+def define_client_flags(flag_values: flags.FlagValues) -> Callable[[], grpc.ChannelCredentials | None]:
+    """Defines `--tls`, `--tls_ca`, `--tls_certificate` and `--tls_key` of a command that asks a server.
+
+    Returns:
+      What gives the credentials once the flags are read, None for plain text; raises as `channel_credentials`.
+    """
+    public = flags.DEFINE_bool("tls", False, "Speak TLS, and trust the public authorities.", flag_values=flag_values)
+    ca = flags.DEFINE_string("tls_ca", None, "Speak TLS, and trust these authorities, PEM.", flag_values=flag_values)
+    certificate = flags.DEFINE_string(
+        "tls_certificate", None, "Shown to a server that asks for one, PEM.", flag_values=flag_values
+    )
+    key = flags.DEFINE_string("tls_key", None, "Its private key, PEM.", flag_values=flag_values)
+
+    def credentials() -> grpc.ChannelCredentials | None:
+        if not (public.value or ca.value or certificate.value or key.value):
+            return None
+        return channel_credentials(ca.value, certificate.value, key.value)
+
+    return credentials
