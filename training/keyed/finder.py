@@ -33,7 +33,7 @@ _MARGIN = 2
 _TELLING, _MOST_TELLING = 256, 4_000_000
 # Of the search at unknown scale: around how many it goes on more finely, the score there below which it is not worth
 # it to refine one, and how often that is done.
-_CANDIDATES, _FAINT, _STEPS = 10, 8.0, 5
+_CANDIDATES, _FAINT, _STEPS = 12, 8.0, 5
 
 # Traced once and called wherever it is needed, in the graph that is written and in the one that runs, which take much
 # longer and more memory with everything inlined. Nothing here needs AutoGraph, which takes half the time of tracing.
