@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 _EXTRAS = {
     "gpu": ["tensorflow[and-cuda]==2.15.1"],
     "dask": ["apache-beam[dask]"],
+    "aws": ["apache-beam[aws]"],
     # The photographs `make demo` trains on without COCO are shipped inside these two.
     "photos": ["scikit-image>=0.22", "scikit-learn>=1.3"],
     # The app. Releases before 6 want an older Pillow; there is no 6 for Python 3.9.
@@ -27,7 +28,10 @@ _EXTRAS["test"] = [
     "pyyaml",
     "kubernetes-validate",
     "trustme",  # throw-away certificates
+    "moto[server]",  # speaks S3
     "opencv-python-headless<5",
+    *_EXTRAS["dask"],
+    *_EXTRAS["aws"],
     *_EXTRAS["demo"],
     *_EXTRAS["photos"],
     *_EXTRAS["heic"],
@@ -38,6 +42,7 @@ _EXTRAS["test"] = [
 # One console script an entry point: cleanplate-train is python -m training.train, and so on.
 _ENTRY_POINTS = [
     "preprocessing.coco_to_tfrecord",
+    "preprocessing.download",
     "preprocessing.verify",
     "preprocessing.watermark",
     "training.evaluate",
@@ -46,6 +51,7 @@ _ENTRY_POINTS = [
     "training.train",
     "serving.app",
     "serving.audit",
+    "serving.batch_restore",
     "serving.export",
     "serving.key",
     "serving.server",

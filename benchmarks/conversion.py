@@ -44,8 +44,8 @@ from tqdm import tqdm
 
 from benchmarks.figure import median_of_alternating, report
 from benchmarks.photographs import folder_of_photographs, jpegs
-from configs import command_line
-from preprocessing import runners, schema, shards
+from configs import beam_runner, command_line
+from preprocessing import schema, shards
 from preprocessing.checks import HEADER, check_picture
 from preprocessing.convert import convert
 
@@ -155,7 +155,7 @@ def _write_to_tfrecord(images: Path, output: Path) -> None:
     paths = sorted(str(path) for path in images.iterdir())
     shard_count = max(1, round(sum(os.path.getsize(path) for path in paths) / (_SHARD_MB * 1e6)))
     options = PipelineOptions([])
-    with beam.Pipeline(runner=runners.create(options), options=options) as pipeline:
+    with beam.Pipeline(runner=beam_runner.create(options), options=options) as pipeline:
         (
             pipeline
             | beam.Create(paths)

@@ -24,8 +24,8 @@ import ijson
 import numpy as np
 from tqdm import tqdm
 
+from configs import storage
 from configs.command_line import UserError
-from preprocessing import storage
 
 _CHUNK_BYTES = 1 << 20
 

@@ -20,8 +20,9 @@ from typing import Any, Optional
 
 from apache_beam.io.filesystems import FileSystems
 
+from configs import beam_runner, storage
 from configs.command_line import UserError
-from preprocessing import pipeline, runners, schema, shards, splits, storage
+from preprocessing import pipeline, schema, shards, splits
 from preprocessing.checks import DECODE, HEADER
 from preprocessing.coco import Annotations
 from preprocessing.plan import list_pictures, missing_pictures, plan_shards, write_plan
@@ -69,8 +70,8 @@ def convert(
     """
     arguments = {key: value for key, value in locals().items() if key not in ("beam_options", "overwrite")}
     started = time.monotonic()
-    options = runners.parse_options(beam_options)
-    runner = runners.create(options)
+    options = beam_runner.parse_options(beam_options)
+    runner = beam_runner.create(options)
     FileSystems.set_options(options)  # credentials and endpoints of object storage
     wanted = splits.parse_splits(split_sizes)
     _check_ranges(shard_mb, check, max_rejected_fraction)

@@ -7,8 +7,9 @@ from typing import Any
 from apache_beam.io.filesystem import BeamIOError
 from tqdm import tqdm
 
+from configs import storage
 from configs.command_line import UserError
-from preprocessing import schema, storage, tfrecord
+from preprocessing import schema, tfrecord
 
 _LOG = logging.getLogger(__name__)
 

@@ -74,7 +74,7 @@ def run(plan_paths: list[str], folders: JobFolders, runner: PipelineRunner, opti
     Args:
       plan_paths: of the plans that `plan.write_plan` wrote.
       folders: the job's.
-      runner: as `runners.create` made it from `options`.
+      runner: as `beam_runner.create` made it from `options`.
       options: Beam's.
     """
     with beam.Pipeline(runner=runner, options=options) as pipeline:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, Union
 
 import numpy as np
 
+from configs import storage
 from configs.command_line import UserError
-from preprocessing import schema, splits, storage
+from preprocessing import schema, splits
 from preprocessing.coco import Annotations
 
 

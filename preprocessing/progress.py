@@ -6,7 +6,7 @@ from typing import Any
 from apache_beam.io.filesystem import BeamIOError
 from tqdm import tqdm
 
-from preprocessing import storage
+from configs import storage
 from preprocessing.shards import JobFolders
 
 _POLL_SECONDS = 0.5

@@ -18,7 +18,8 @@ from typing import Any, Callable, NamedTuple
 
 from apache_beam.io.filesystem import BeamIOError
 
-from preprocessing import schema, storage, tfrecord
+from configs import storage
+from preprocessing import schema, tfrecord
 from preprocessing.checks import Picture, Rejected, check_picture
 from preprocessing.plan import ShardPlan
 

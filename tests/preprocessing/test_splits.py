@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from configs import storage
 from configs.command_line import UserError
-from preprocessing import schema, storage, tfrecord
+from preprocessing import schema, tfrecord
 from preprocessing.splits import cut_splits, parse_splits, shard_ranges, shuffled
 
 

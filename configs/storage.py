@@ -1,7 +1,7 @@
 """Files, local or in object storage, through Beam's file systems.
 
 Everything here takes a local path or a URL of a scheme that the installed Beam knows (s3://, gs://, hdfs://).
-The rest of the package touches no file except through this module and `schema`.
+`preprocessing` touches no file except through this module and `schema`.
 """
 
 import glob
@@ -10,10 +10,25 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Callable, NamedTuple
 
+import apache_beam as beam
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
 
 _BYTES = "application/octet-stream"
+
+
+class FileDoFn(beam.DoFn):
+    """A DoFn that reaches object storage as the main process does.
+
+    Beam's own workers know the pipeline's options; DaskRunner runs DoFns in processes that were never told.
+    """
+
+    def __init__(self, options: PipelineOptions) -> None:
+        self._options = options.get_all_options(drop_default=True)
+
+    def setup(self) -> None:
+        FileSystems.set_options(PipelineOptions.from_dictionary(self._options))
 
 
 class File(NamedTuple):

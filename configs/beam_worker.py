@@ -1,4 +1,4 @@
-"""Beam's worker process, started by `runners` as `python -m preprocessing.worker`; not for calling by hand.
+"""Beam's worker process, started by `beam_runner` as `python -m configs.beam_worker`; not for calling by hand.
 
 It is Beam's own, with one difference. Its log already goes to the main process, which prints it; without a
 handler here Python would print warnings a second time, and first of all that the Google Cloud client is not

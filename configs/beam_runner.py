@@ -9,6 +9,9 @@ Without one, or with `DirectRunner`, the job runs here:
 Beam's own `DirectRunner` now begins by downloading Prism, a Go program, and falls back to `FnApiRunner` only
 when that fails. We take `FnApiRunner` straight away: no download, no second of waiting, the same on every
 machine.
+
+`DaskRunner` puts 128 elements into a task unless it is told otherwise. Ours are large, a shard or a batch of
+photos, so that a task gets one.
 """
 
 import contextlib
@@ -18,10 +21,11 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
+import apache_beam as beam
 from absl import flags
 from apache_beam.options.pipeline_options import (
     DirectOptions,
@@ -36,6 +40,8 @@ from apache_beam.transforms import environments
 from configs.command_line import UserError
 
 _LOCAL = {None, "DirectRunner", "direct", "FnApiRunner"}
+
+_DASK_SECONDS = 10
 
 # Said at every start, about nothing that a user did or can change.
 _NOISE = (
@@ -55,10 +61,13 @@ def parse_options(arguments: Sequence[str]) -> PipelineOptions:
       The options.
 
     Raises:
-      UserError: an argument is not Beam's (and not ours, or it would not be here), or its value is wrong.
+      UserError: an argument is not Beam's (and not ours, or it would not be here), its value is wrong, or the
+        runner's package is not installed.
     """
     _quieten()
     arguments = list(arguments)
+    if any("DaskRunner" in argument for argument in arguments):
+        _import_dask()  # Beam knows the flags of a runner whose module was imported
     for before, argument in zip(["", *arguments], arguments):
         is_value = before.startswith("--") and "=" not in before
         if not argument.startswith("-") and not is_value:
@@ -82,14 +91,17 @@ def create(options: PipelineOptions) -> PipelineRunner:
     """Creates the runner that the options name; changes `options` where local worker processes are asked for.
 
     Raises:
-      UserError: there is no such runner.
+      UserError: there is no such runner, or no Dask scheduler where the options say.
     """
     name: Optional[str] = options.view_as(StandardOptions).runner
     if name not in _LOCAL:
         try:
-            return create_runner(name)
+            runner = create_runner(name)
         except (ImportError, ValueError, AttributeError) as error:
             raise UserError(f"--runner={name}: {error}") from None
+        if name.endswith("DaskRunner"):
+            _prepare_dask(options)
+        return runner
 
     direct = options.view_as(DirectOptions)
     if direct.direct_running_mode != "multi_processing":
@@ -101,11 +113,49 @@ def create(options: PipelineOptions) -> PipelineRunner:
     worker.default_sdk_harness_log_level = worker.default_sdk_harness_log_level or "WARNING"
     # A worker must find this package where we did, also when it was not installed but only put on sys.path.
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    command = f"PYTHONPATH={shlex.quote(path)} exec {shlex.quote(sys.executable)} -m preprocessing.worker"
+    command = f"PYTHONPATH={shlex.quote(path)} exec {shlex.quote(sys.executable)} -m configs.beam_worker"
     return fn_runner.FnApiRunner(
         default_environment=environments.SubprocessSDKEnvironment.from_command_string(command),
         provision_info=_provision(options),
     )
+
+
+@contextlib.contextmanager
+def pipeline(runner: PipelineRunner, options: PipelineOptions) -> Iterator[beam.Pipeline]:
+    """A pipeline that runs at the end of the `with` block, which waits for it."""
+    made = beam.Pipeline(runner=runner, options=options)
+    try:
+        with made:
+            yield made
+    finally:
+        client = getattr(getattr(made, "result", None), "client", None)
+        if client is not None:  # DaskRunner leaves its connection open
+            client.close()
+
+
+def _import_dask() -> tuple[Any, Any]:
+    """Beam's options for Dask, and Dask itself."""
+    try:
+        import distributed
+        from apache_beam.runners.dask import dask_runner
+    except ImportError:
+        raise UserError("--runner: DaskRunner needs Dask; pip install 'cleanplate[dask]'") from None
+    return dask_runner.DaskOptions, distributed
+
+
+def _prepare_dask(options: PipelineOptions) -> None:
+    dask_options, distributed = _import_dask()
+    dask = options.view_as(dask_options)
+    if not dask.npartitions and not dask.partition_size:
+        dask.partition_size = 1
+    if dask.address:
+        try:
+            distributed.Client(dask.address, timeout=_DASK_SECONDS).close()
+        except OSError as error:
+            raise UserError(
+                f"--dask_client_address={dask.address}: no scheduler answers there ({error}); start one with "
+                "`dask scheduler`, and workers with `dask worker ADDRESS`"
+            ) from None
 
 
 def _provision(options: PipelineOptions) -> fn_runner.ExtendedProvisionInfo:
@@ -125,10 +175,9 @@ def _quieten() -> None:
 
 
 def _loggers() -> Iterable[str]:
-    beam = "apache_beam"
-    yield f"{beam}.options.pipeline_options"
-    yield f"{beam}.runners.portability.fn_api_runner.fn_runner"
-    yield f"{beam}.runners.portability.local_job_service"
+    yield "apache_beam.options.pipeline_options"
+    yield "apache_beam.runners.portability.fn_api_runner.fn_runner"
+    yield "apache_beam.runners.portability.local_job_service"
 
 
 def _is_news(record: logging.LogRecord) -> bool:
