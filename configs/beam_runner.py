@@ -1,6 +1,6 @@
 """Beam's options and runner, chosen and quietened for a person at a terminal.
 
-Any runner goes by its name (`--runner=DataflowRunner`, `FlinkRunner`, `PrismRunner`, a class's full name).
+Any runner goes by its name (`--runner=DataflowRunner`, `FlinkRunner`, `DaskRunner`, a class's full name).
 Without one, or with `DirectRunner`, the job runs here:
 
     (nothing)                                                     in this process
@@ -41,6 +41,7 @@ from configs.command_line import UserError
 
 _LOCAL = {None, "DirectRunner", "direct", "FnApiRunner"}
 
+_DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"  # Beam has no short name for it
 _DASK_SECONDS = 10
 
 # Said at every start, about nothing that a user did or can change.
@@ -96,7 +97,7 @@ def create(options: PipelineOptions) -> PipelineRunner:
     name: Optional[str] = options.view_as(StandardOptions).runner
     if name not in _LOCAL:
         try:
-            runner = create_runner(name)
+            runner = create_runner(_DASK if name == "DaskRunner" else name)
         except (ImportError, ValueError, AttributeError) as error:
             raise UserError(f"--runner={name}: {error}") from None
         if name.endswith("DaskRunner"):
@@ -150,7 +151,7 @@ def _prepare_dask(options: PipelineOptions) -> None:
         dask.partition_size = 1
     if dask.address:
         try:
-            distributed.Client(dask.address, timeout=_DASK_SECONDS).close()
+            distributed.Client(dask.address, timeout=dask.timeout or _DASK_SECONDS).close()
         except OSError as error:
             raise UserError(
                 f"--dask_client_address={dask.address}: no scheduler answers there ({error}); start one with "

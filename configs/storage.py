@@ -4,18 +4,26 @@ Everything here takes a local path or a URL of a scheme that the installed Beam 
 `preprocessing` touches no file except through this module and `schema`.
 """
 
+import contextlib
 import glob
 import json
 import os
+import re
+import uuid
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Callable, NamedTuple
+from typing import Any, BinaryIO, Callable, NamedTuple, Optional
 
 import apache_beam as beam
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from configs import s3
+
+s3.keep_clients()
+
 _BYTES = "application/octet-stream"
+_PARTIAL = ".partial"
 
 
 class FileDoFn(beam.DoFn):
@@ -83,12 +91,51 @@ def reader(directory: str) -> Callable[[str], bytes]:
     return read
 
 
-def write_text(path: str, text: str) -> None:
-    """Writes a whole file under another name and renames it, so that it is never seen half-written."""
-    temporary = f"{path}.tmp"
-    with open_for_writing(temporary) as file:
+@contextlib.contextmanager
+def create_whole(path: str, scratch: Optional[str] = None) -> Iterator[BinaryIO]:
+    """Opens a file that appears under its name, or replaces what was there, once it is written to the end.
+
+    Where there are folders, it is written under another name first, which `is_partial` knows, and renamed. An object
+    store shows an object only when it is complete.
+
+    Args:
+      path: the file.
+      scratch: the folder, on the same disk, for the unfinished file; default the file's own.
+    """
+    filesystem = FileSystems.get_filesystem(path)
+    if not filesystem.has_dirs():
+        file = open_for_writing(path)
+        try:
+            yield file
+        except BaseException:
+            file.close()  # which makes an object of what there is
+            delete([path])
+            raise
+        if filesystem.scheme() == "s3" and not file.tell():
+            s3.close_empty(file, path, filesystem)
+        else:
+            file.close()
+        return
+    folder, name = FileSystems.split(path)
+    temporary = join(scratch or folder, f"{name}.{uuid.uuid4().hex}{_PARTIAL}")
+    try:
+        with open_for_writing(temporary) as file:
+            yield file
+        rename(temporary, path)
+    except BaseException:
+        delete([temporary])
+        raise
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file is one that `create_whole` had not finished when its process was killed."""
+    return re.search(rf"\.[0-9a-f]{{32}}{re.escape(_PARTIAL)}$", name) is not None
+
+
+def write_text(path: str, text: str, scratch: Optional[str] = None) -> None:
+    """Writes a whole file; see `create_whole`."""
+    with create_whole(path, scratch) as file:
         file.write(text.encode("utf-8"))
-    rename(temporary, path)
 
 
 def read_json(path: str) -> Any:
@@ -96,9 +143,9 @@ def read_json(path: str) -> Any:
     return json.loads(read_bytes(path))
 
 
-def write_json(path: str, content: Any, indent: int = 2) -> None:
-    """Writes a JSON file whole."""
-    write_text(path, json.dumps(content, indent=indent or None) + "\n")
+def write_json(path: str, content: Any, indent: int = 2, scratch: Optional[str] = None) -> None:
+    """Writes a JSON file whole; see `create_whole`."""
+    write_text(path, json.dumps(content, indent=indent or None) + "\n", scratch)
 
 
 def rename(source: str, destination: str) -> None:
@@ -113,12 +160,12 @@ def list_files(directory: str, recursive: bool = True) -> Iterator[File]:
     """
     # The trailing separator keeps /data/coco from listing /data/coco2 as well.
     prefix = os.path.join(directory, "")
-    pattern = glob.escape(prefix) + ("**" if recursive else "*")
-    for match in FileSystems.match([pattern]):
-        for metadata in match.metadata_list:
-            name = metadata.path[len(prefix) :]
-            if name:  # object stores may hold an empty object for the "folder" itself
-                yield File(name.replace(os.sep, "/"), metadata.size_in_bytes)
+    # What `FileSystems.match` calls. It would return a list: gigabytes, where there are ten million files.
+    for metadata in FileSystems.get_filesystem(prefix)._list(prefix):
+        name = metadata.path[len(prefix) :].replace(os.sep, "/")
+        # Object stores may hold an empty object for the "folder" itself.
+        if name and (recursive or "/" not in name):
+            yield File(name, metadata.size_in_bytes)
 
 
 def file_size(path: str) -> int:

@@ -16,6 +16,7 @@ captions stay as they are.
 """
 
 import contextlib
+import hashlib
 from array import array
 from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional
@@ -57,12 +58,14 @@ class Annotations:
       images: file name -> Image, from either file.
       categories: COCO's category id -> name.
       flat_boxes: boxes without width or height, which hold no object and are left out.
+      digests: `annotations` and `captions` -> `bytes` and `sha256` of the file, of those that were read.
     """
 
     def __init__(self) -> None:
         self.images: dict[str, Image] = {}
         self.categories: dict[int, str] = {}
         self.flat_boxes = 0
+        self.digests: dict[str, dict[str, Any]] = {}
         self._captions: dict[int, list[str]] = {}
         # One row an object, sorted by picture once all are read: `_rows` is the order, `_owners` the sorted
         # image ids.
@@ -113,7 +116,7 @@ class Annotations:
         def add_category(category: dict[str, Any]) -> None:
             self.categories[int(category["id"])] = str(category["name"])
 
-        ids = self._read(path, add, add_category)
+        ids = self._read("annotations", path, add, add_category)
         _refuse_strangers(path, "images", np.asarray(owners, np.int64), ids)
         _refuse_strangers(path, "categories", np.asarray(labels, np.int64), self.categories)
         self._rows = np.argsort(owners, kind="stable")
@@ -134,17 +137,18 @@ class Annotations:
                 raise UserError(f'{path}: annotation {annotation.get("id")} has no "caption"{hint}')
             self._captions.setdefault(int(annotation["image_id"]), []).append(str(annotation["caption"]))
 
-        ids = self._read(path, add)
+        ids = self._read("captions", path, add)
         _refuse_strangers(path, "images", np.fromiter(self._captions, np.int64), ids)
 
     def _read(
         self,
+        kind: str,
         path: str,
         add_annotation: Callable[[dict[str, Any]], None],
         add_category: Callable[[dict[str, Any]], None] = lambda category: None,
     ) -> set[int]:
         """Streams a file through the callbacks, takes its images in, and returns their ids."""
-        ids = set()
+        ids, read, digest = set(), 0, hashlib.sha256()
 
         def add_image(entry: dict[str, Any]) -> None:
             name, identifier = str(entry["file_name"]), int(entry["id"])
@@ -160,6 +164,8 @@ class Annotations:
         ]
         try:
             for chunk in _chunks(path):
+                read += len(chunk)
+                digest.update(chunk)
                 for parser in parsers:
                     parser.send(chunk)
             for parser in parsers:
@@ -169,6 +175,7 @@ class Annotations:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"an entry without {error}" if isinstance(error, KeyError) else f"an entry that is wrong: {error}"
             raise UserError(f"{path}: not a COCO file: {what}; {_REMEDY}") from None
+        self.digests[kind] = {"bytes": read, "sha256": digest.hexdigest()}
         if not ids:
             raise UserError(f'{path}: not a COCO file: no "images" list, or an empty one; {_REMEDY}')
         return ids

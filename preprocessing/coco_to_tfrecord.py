@@ -17,6 +17,7 @@ Out:
       train-00000-of-00002.tfrecord
       train-00001-of-00002.tfrecord
       test-00000-of-00001.tfrecord
+      unfinished-job/                    until then: plans, shards on their way, and what is known of them
 
 Each record is a tf.train.Example with these features (* any number of values, else one):
 
@@ -44,7 +45,11 @@ Command:
         --direct_running_mode=multi_processing --direct_num_workers=4
 
 Flags that are not listed by --help are Beam's: --runner=DataflowRunner and so on. Paths may be URLs (s3://,
-gs://) where Beam's extra for them is installed.
+gs://) where Beam's extra for them is installed. See docs/scale.md for both.
+
+A job that was killed is started again by the same command: it keeps the shards that are whole, and the dataset is
+the same to the byte as if it had never been interrupted. The runner and the number of workers may differ; with
+other arguments or pictures the command is refused, unless --overwrite tells it to begin anew.
 
 Pictures are turned away with a reason (see `checks.REASONS`); more than --max_rejected_fraction of them end
 the job, and nothing is left but rejected.jsonl. Which picture goes where depends on its name and --seed
@@ -76,7 +81,7 @@ _CHECK = flags.DEFINE_enum(
 _MAX_REJECTED_FRACTION = flags.DEFINE_float(
     "max_rejected_fraction", 0.01, "More rejected pictures than this, 0..1, end the job."
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a finished dataset in --output_dir.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a dataset, or an unfinished job with other arguments, in --output_dir.")
 
 
 def main(argv: Sequence[str]) -> Optional[int]:

@@ -7,8 +7,8 @@
 
 The order of steps makes a half-written dataset impossible to mistake for a whole one: everything that can be
 wrong with the arguments is found before the first byte is written; shards are staged in `unfinished-job/`;
-`dataset_info.json` comes last. A job that fails takes its shards with it. Only names of our own pattern are
-ever deleted.
+`dataset_info.json` comes last. A job that ends early, whatever ended it, is taken up by the next with the same
+arguments: see `preprocessing.resume`. Only names of our own pattern are ever deleted.
 """
 
 import json
@@ -22,7 +22,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from configs import beam_runner, storage
 from configs.command_line import UserError
-from preprocessing import pipeline, schema, shards, splits
+from preprocessing import pipeline, resume, schema, shards, splits
 from preprocessing.checks import DECODE, HEADER
 from preprocessing.coco import Annotations
 from preprocessing.plan import list_pictures, missing_pictures, plan_shards, write_plan
@@ -59,14 +59,15 @@ def convert(
       seed: decides which picture goes where.
       check: "decode" or "header", see `checks.check_picture`.
       max_rejected_fraction: more rejected pictures than this, 0..1, end the job with an error.
-      overwrite: replace a finished dataset.
+      overwrite: replace a finished dataset, or an unfinished job with other arguments.
       beam_options: Beam's own, such as ["--runner=FlinkRunner"].
 
     Returns:
       The content of dataset_info.json.
 
     Raises:
-      UserError: an argument cannot be used, or too many pictures were rejected. No dataset is left behind.
+      UserError: an argument cannot be used, or too many pictures were rejected: then nothing is left behind. Or the
+        output cannot be written, or holds a dataset or a job of other arguments.
     """
     arguments = {key: value for key, value in locals().items() if key not in ("beam_options", "overwrite")}
     started = time.monotonic()
@@ -76,11 +77,18 @@ def convert(
     wanted = splits.parse_splits(split_sizes)
     _check_ranges(shard_mb, check, max_rejected_fraction)
     images_dir, output_dir = storage.absolute(images_dir), storage.absolute(output_dir)
+    annotations, captions = (path and storage.absolute(path) for path in (annotations, captions))
+    arguments.update(images_dir=images_dir, output_dir=output_dir, annotations=annotations, captions=captions)
     folders = JobFolders(output_dir)
-    _check_output(images_dir, output_dir, overwrite)
+    _check_place(images_dir, output_dir)
 
     listing = list_pictures(images_dir)
     known = _read_annotations(annotations, captions)
+    job = {"arguments": arguments, "input": {"images_dir": listing.describe(), **known.digests}}
+    state = resume.find(job, folders, overwrite)
+    if state.finished:
+        _LOG.info("%s: finished already, with these arguments; --overwrite makes it again", output_dir)
+        return state.finished
     used = sum(len(ranks) for ranks in splits.cut_splits(wanted, len(listing.names)).values())
     missing = [
         shards.reject(name, "missing", "named by the annotations, not in --images_dir")
@@ -89,9 +97,9 @@ def convert(
     _tell_plan(listing.names, listing.hidden, used, known)
 
     try:
-        _clear(folders)
+        resume.begin(job, folders, state)
         # What is missing is known by now; reading half a million pictures first would not make it fewer.
-        _refuse_rejects(missing, used + len(missing), max_rejected_fraction, output_dir)
+        _refuse_rejects(missing, used + len(missing), max_rejected_fraction, folders)
         plans = plan_shards(listing, known, wanted, images_dir, shard_mb * _MB, seed, check)
         shard_names, plan_paths = [], []
         for plan in plans:
@@ -105,9 +113,9 @@ def convert(
         with ShardProgress(folders, total_bytes):
             pipeline.run(plan_paths, folders, runner, options)
 
-        manifests = [storage.read_json(storage.join(folders.manifests, f"{name}.json")) for name in shard_names]
+        manifests = [storage.read_json(folders.manifest(name)) for name in shard_names]
         rejected = missing + [line for manifest in manifests for line in manifest["rejected"]]
-        _refuse_rejects(rejected, used + len(missing), max_rejected_fraction, output_dir)
+        _refuse_rejects(rejected, used + len(missing), max_rejected_fraction, folders)
         _check_sizes(manifests, output_dir)
         info = {
             "schema_version": schema.SCHEMA_VERSION,
@@ -116,16 +124,19 @@ def convert(
             "boxes_without_area": flat_boxes,
             "categories": categories,
             "features": {key: feature.kind for key, feature in schema.FEATURES.items()},
-            "arguments": arguments,
+            **job,
         }
+        path = schema.dataset_path(output_dir, schema.DATASET_INFO)
+        storage.write_json(path, info, scratch=folders.unfinished)
         storage.delete_tree(folders.unfinished)
-        storage.write_json(schema.dataset_path(output_dir, schema.DATASET_INFO), info)
-    except BaseException as error:
-        _clear(folders, keep_rejected=isinstance(error, UserError))
+    except UserError:
+        raise
+    except Exception as error:
+        again = "finished shards are kept: run the same command again"
         if "No space left on device" in str(error):
-            raise UserError(f"--output_dir={output_dir}: no space left on the disk; nothing was kept") from None
+            raise UserError(f"--output_dir={output_dir}: no space left on the disk; make room, {again}") from None
         if isinstance(error, OSError):
-            raise UserError(f"--output_dir={output_dir}: cannot be written: {error}") from None
+            raise UserError(f"--output_dir={output_dir}: cannot be written: {error}; {again}") from None
         raise
     _tell_end(info, output_dir, time.monotonic() - started)
     return info
@@ -140,15 +151,11 @@ def _check_ranges(shard_mb: float, check: str, max_rejected_fraction: float) -> 
         raise UserError(f"--max_rejected_fraction={max_rejected_fraction}: must lie between 0 and 1")
 
 
-def _check_output(images_dir: str, output_dir: str, overwrite: bool) -> None:
+def _check_place(images_dir: str, output_dir: str) -> None:
     if storage.join(output_dir, "").startswith(storage.join(images_dir, "")):
         raise UserError(
             f"--output_dir={output_dir}: lies within --images_dir, where shards would be read as pictures; "
             "choose a folder beside it"
-        )
-    if not overwrite and storage.exists(schema.dataset_path(output_dir, schema.DATASET_INFO)):
-        raise UserError(
-            f"--output_dir={output_dir}: holds a finished dataset; give another folder, or --overwrite to replace it"
         )
 
 
@@ -159,31 +166,20 @@ def _read_annotations(annotations: Optional[str], captions: Optional[str]) -> An
         ("captions", captions, known.read_captions),
     ):
         if path:
-            path = storage.absolute(path)
             if not storage.exists(path):
                 raise UserError(f"--{flag}={path}: no such file")
             read(path)
     return known
 
 
-def _clear(folders: JobFolders, keep_rejected: bool = False) -> None:
-    """Removes a dataset, finished or not: what describes it first, so that it never describes missing shards."""
-    describes = [schema.dataset_path(folders.output, schema.DATASET_INFO)]
-    if not keep_rejected:
-        describes.append(schema.dataset_path(folders.output, schema.REJECTED))
-    storage.delete(describes)
-    files = storage.list_files(folders.output, recursive=False)
-    storage.delete([storage.join(folders.output, file.name) for file in files if schema.is_shard_name(file.name)])
-    storage.delete_tree(folders.unfinished)
-
-
-def _refuse_rejects(rejected: list[dict[str, str]], pictures: int, limit: float, output_dir: str) -> None:
-    """Writes rejected.jsonl and ends the job if there are more than the limit."""
+def _refuse_rejects(rejected: list[dict[str, str]], pictures: int, limit: float, folders: JobFolders) -> None:
+    """Writes rejected.jsonl; if there are more than the limit, ends the job and leaves nothing else of it."""
     rejected = sorted(rejected, key=lambda line: (line["filename"], line["reason"]))
-    path = schema.dataset_path(output_dir, schema.REJECTED)
-    storage.write_text(path, "".join(json.dumps(line) + "\n" for line in rejected))
+    path = schema.dataset_path(folders.output, schema.REJECTED)
+    storage.write_text(path, "".join(json.dumps(line) + "\n" for line in rejected), scratch=folders.unfinished)
     if len(rejected) <= limit * pictures:
         return
+    resume.clear(folders, keep_rejected=True)
     first = {line["reason"]: line["filename"] for line in reversed(rejected)}
     common = [
         f"{count} {reason} ({first[reason]}{', …' if count > 1 else ''})"

@@ -2,20 +2,23 @@
 
     OUTPUT_DIR/
       unfinished-job/
-        staged/train-00000-of-00002.tfrecord.6f9c…       written by `stage_shard`
-        manifests/train-00000-of-00002.tfrecord.json     what the shard holds, and what was left out
-      train-00000-of-00002.tfrecord                      put there by `publish_shard`
+        job.json                                                what the job was asked to do
+        plan/train-00000-of-00002.tfrecord.json                 see `plan`
+        staged/train-00000-of-00002.tfrecord                    written by `stage_shard`
+        staged-manifests/train-00000-of-00002.tfrecord.json     what it holds, and what was left out
+        manifests/train-00000-of-00002.tfrecord.json            the same of the published shard
+      train-00000-of-00002.tfrecord                             put there by `publish_shard`
 
 Between the two, the job learns which pictures are the same as an earlier one in any shard. Both may be run
-again, or by two workers at once, as Beam's runners do after a fault: a staged file has a name of its own and
-never changes, and publishing leads to the same bytes each time.
+again, or by two workers at once, as Beam's runners do after a fault: every file appears whole, and always with
+the same bytes. So does a job that was killed: a shard whose manifest vouches for it is not written again.
 """
 
 import hashlib
-import uuid
 from collections.abc import Sequence
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Optional
 
+import google_crc32c
 from apache_beam.io.filesystem import BeamIOError
 
 from configs import storage
@@ -24,6 +27,8 @@ from preprocessing.checks import Picture, Rejected, check_picture
 from preprocessing.plan import ShardPlan
 
 UNFINISHED = "unfinished-job"
+
+_CHUNK_BYTES = 1 << 20
 
 
 class JobFolders(NamedTuple):
@@ -44,16 +49,27 @@ class JobFolders(NamedTuple):
         return storage.join(self.unfinished, "staged")
 
     @property
-    def manifests(self) -> str:
-        return storage.join(self.unfinished, "manifests")
+    def job(self) -> str:
+        return storage.join(self.unfinished, "job.json")
+
+    def staged_manifest(self, shard: str) -> str:
+        return storage.join(self.unfinished, "staged-manifests", f"{shard}.json")
+
+    def manifest(self, shard: str) -> str:
+        return storage.join(self.unfinished, "manifests", f"{shard}.json")
+
+    def staged_shard(self, shard: str) -> str:
+        return storage.join(self.staged, shard)
+
+    def shard(self, shard: str) -> str:
+        return storage.join(self.output, shard)
 
 
 class StagedPicture(NamedTuple):
     """A picture that was written: `rank` is its place in the shuffled data set, `record` its place in the shard."""
 
-    sha256: bytes
+    sha256: str  # hexadecimal
     rank: int
-    shard: str
     record: int
     name: str
 
@@ -67,15 +83,31 @@ class Duplicate(NamedTuple):
 
 
 def stage_shard(plan: ShardPlan, folders: JobFolders) -> tuple[dict[str, Any], list[StagedPicture]]:
-    """Writes all good pictures of a plan into a staged file.
+    """Writes all good pictures of a plan into a staged file, unless that was done before.
 
     Returns:
-      The shard's manifest (`file`, `staged`, `images`, `bytes`, `crc32c`, `rejected`) and the pictures in it.
+      The shard's manifest (`file`, `images`, `bytes`, `crc32c`, `rejected`) and the pictures in it.
     """
-    staged = storage.join(folders.staged, f"{plan.shard}.{uuid.uuid4().hex}")
+    return _staged_before(plan.shard, folders) or _stage(plan, folders)
+
+
+def _staged_before(shard: str, folders: JobFolders) -> Optional[tuple[dict[str, Any], list[StagedPicture]]]:
+    """What `stage_shard` returned for this shard, if the file that it wrote, or its published form, is there whole."""
+    staged = _read_if_there(folders.staged_manifest(shard))
+    if staged is None:
+        return None
+    published = _read_if_there(folders.manifest(shard))
+    if not _holds(folders.staged_shard(shard), staged["manifest"]) and not (
+        published and _holds(folders.shard(shard), published)
+    ):
+        return None
+    return staged["manifest"], [StagedPicture(*picture) for picture in staged["pictures"]]
+
+
+def _stage(plan: ShardPlan, folders: JobFolders) -> tuple[dict[str, Any], list[StagedPicture]]:
     read = storage.reader(plan.images_dir)
     pictures, rejected = [], []
-    with storage.open_for_writing(staged) as file:
+    with storage.create_whole(folders.staged_shard(plan.shard)) as file:
         writer = tfrecord.Writer(file)
         for offset, described in enumerate(plan.pictures):
             name = described["name"]
@@ -86,11 +118,14 @@ def stage_shard(plan: ShardPlan, folders: JobFolders) -> tuple[dict[str, Any], l
             except Rejected as error:
                 rejected.append(reject(name, error.reason, error.detail))
                 continue
-            digest = hashlib.sha256(data)
-            pictures.append(StagedPicture(digest.digest(), plan.rank + offset, plan.shard, writer.records, name))
-            values = example_values(described, data, picture, digest.hexdigest())
+            digest = hashlib.sha256(data).hexdigest()
+            pictures.append(StagedPicture(digest, plan.rank + offset, writer.records, name))
+            values = example_values(described, data, picture, digest)
             writer.write(*schema.example_pieces(values))
-    return _manifest(plan.shard, staged, writer, rejected), pictures
+    manifest = _manifest(plan.shard, writer, rejected)
+    # Last: it vouches for the file.
+    storage.write_json(folders.staged_manifest(plan.shard), {"manifest": manifest, "pictures": pictures}, indent=0)
+    return manifest, pictures
 
 
 def publish_shard(manifest: dict[str, Any], duplicates: Sequence[Duplicate], folders: JobFolders) -> None:
@@ -101,30 +136,29 @@ def publish_shard(manifest: dict[str, Any], duplicates: Sequence[Duplicate], fol
       duplicates: the records to leave out.
       folders: the job's.
     """
-    target = storage.join(folders.output, manifest["file"])
-    staged = manifest["staged"]
+    shard = manifest["file"]
+    staged, target = folders.staged_shard(shard), folders.shard(shard)
+    left_out = [
+        reject(duplicate.name, "duplicate", f"the same bytes as {duplicate.original}") for duplicate in duplicates
+    ]
     if not storage.exists(staged):
-        # An earlier attempt came as far as here. Its manifest was written before, so nothing is left to do.
-        if storage.exists(target):
-            return
-        raise FileNotFoundError(f"{staged} is gone and {target} was not written; run the job again")
+        # An earlier attempt came as far as here: it is the last thing to go.
+        published = _read_if_there(folders.manifest(shard))
+        if published is None or published["rejected"] != manifest["rejected"] + left_out:
+            raise FileNotFoundError(f"{staged} is gone, and {target} does not hold the same; run the job again")
+        return
     if not duplicates:
         _write_manifest(manifest, folders)
         storage.rename(staged, target)
         return
 
-    left_out = {duplicate.record for duplicate in duplicates}
-    rewritten = f"{staged}.{uuid.uuid4().hex}"
-    with storage.open_for_reading(staged) as source, storage.open_for_writing(rewritten) as file:
+    records = {duplicate.record for duplicate in duplicates}
+    with storage.open_for_reading(staged) as source, storage.create_whole(target, folders.staged) as file:
         writer = tfrecord.Writer(file)
         for record, data in enumerate(tfrecord.Reader(source)):
-            if record not in left_out:
+            if record not in records:
                 writer.write(data)
-    rejected = manifest["rejected"] + [
-        reject(duplicate.name, "duplicate", f"the same bytes as {duplicate.original}") for duplicate in duplicates
-    ]
-    _write_manifest(_manifest(manifest["file"], staged, writer, rejected), folders)
-    storage.rename(rewritten, target)
+    _write_manifest(_manifest(shard, writer, manifest["rejected"] + left_out), folders)
     storage.delete([staged])
 
 
@@ -179,10 +213,9 @@ def _read_picture(read: Callable[[str], bytes], name: str) -> bytes:
         raise Rejected("unreadable", str(getattr(error, "strerror", None) or error)) from None
 
 
-def _manifest(shard: str, staged: str, writer: tfrecord.Writer, rejected: list[dict[str, str]]) -> dict[str, Any]:
+def _manifest(shard: str, writer: tfrecord.Writer, rejected: list[dict[str, str]]) -> dict[str, Any]:
     return {
         "file": shard,
-        "staged": staged,
         "images": writer.records,
         "bytes": writer.bytes,
         "crc32c": writer.crc32c,
@@ -191,4 +224,19 @@ def _manifest(shard: str, staged: str, writer: tfrecord.Writer, rejected: list[d
 
 
 def _write_manifest(manifest: dict[str, Any], folders: JobFolders) -> None:
-    storage.write_json(storage.join(folders.manifests, f"{manifest['file']}.json"), manifest)
+    storage.write_json(folders.manifest(manifest["file"]), manifest)
+
+
+def _read_if_there(path: str) -> Any:
+    return storage.read_json(path) if storage.exists(path) else None
+
+
+def _holds(path: str, manifest: dict[str, Any]) -> bool:
+    """Whether a file is the one that its manifest describes, to the last byte."""
+    if not storage.exists(path) or storage.file_size(path) != manifest["bytes"]:
+        return False
+    checksum = google_crc32c.Checksum()
+    with storage.open_for_reading(path) as file:
+        for chunk in checksum.consume(file, _CHUNK_BYTES):
+            del chunk
+    return checksum.digest().hex() == manifest["crc32c"]

@@ -128,14 +128,17 @@ def test_remains_of_a_killed_job_are_cleared(coco_folder, run_convert):
     verify(str(coco_folder.output))
 
 
-def test_a_job_that_breaks_leaves_nothing_behind(coco_folder, run_convert, monkeypatch):
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(coco_folder, run_convert, monkeypatch):
     def breaks(*unused):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("preprocessing.shards.publish_shard", breaks)
-    with pytest.raises(UserError, match="no space left on the disk"):
-        run_convert()
-    assert not list(coco_folder.output.glob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr("preprocessing.shards.publish_shard", breaks)
+        with pytest.raises(UserError, match="no space left on the disk; make room, .* run the same command again"):
+            run_convert()
+    assert not (coco_folder.output / "dataset_info.json").exists()
+    run_convert()
+    verify(str(coco_folder.output))
 
 
 def test_publishing_a_shard_twice_leads_to_the_same_shard(coco_folder, run_convert, shard_bytes, monkeypatch):
