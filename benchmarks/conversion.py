@@ -40,10 +40,9 @@ import psutil
 import tensorflow as tf
 from absl import flags
 from apache_beam.options.pipeline_options import PipelineOptions
-from tqdm import tqdm
 
 from benchmarks.figure import median_of_alternating, report
-from benchmarks.photographs import folder_of_photographs, jpegs
+from benchmarks.photographs import lay_out_copies
 from configs import beam_runner, command_line
 from preprocessing import schema, shards
 from preprocessing.checks import HEADER, check_picture
@@ -70,7 +69,7 @@ def main(argv: Sequence[str]) -> Optional[int]:
     with tempfile.TemporaryDirectory(prefix="cleanplate-conversion-") as folder:
         work = Path(folder)
         for count in (few, some, many):
-            _lay_out(_sources(_IMAGES.value), count, work / str(count))
+            lay_out_copies(_IMAGES.value, count, work / str(count))
         _measure_header(work, some, rounds)
         _measure_decode(work, some, 1, rounds)
         _measure_decode(work, many, 2, rounds)
@@ -205,21 +204,6 @@ def _family(root: psutil.Process) -> list[psutil.Process]:
         return [root, *root.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
-
-
-def _sources(folder: Optional[str]) -> list[bytes]:
-    """JPEGs to repeat."""
-    with tempfile.TemporaryDirectory() as scratch:
-        return [path.read_bytes() for path in jpegs(folder_of_photographs(folder, Path(scratch)))]
-
-
-def _lay_out(sources: list[bytes], count: int, folder: Path) -> None:
-    folder.mkdir()
-    for index in tqdm(range(count), desc=f"laying out {count} pictures", leave=False):
-        data = sources[index % len(sources)]
-        text = f"copy {index}".encode()
-        comment = b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text
-        (folder / f"{index:06d}.jpg").write_bytes(data[:2] + comment + data[2:])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+
+from tqdm import tqdm
 
 from configs.command_line import UserError
 from preprocessing import sample_photos
@@ -33,3 +36,23 @@ def folder_of_photographs(asked_for: str | None, scratch: Path) -> Path:
 def jpegs(folder: Path) -> list[Path]:
     """The JPEGs of a folder, in order; none where there is no folder."""
     return sorted(path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+
+
+def lay_out_copies(asked_for: str | None, count: int, folder: Path) -> None:
+    """Fills a new folder with JPEGs, each photograph many times over.
+
+    A comment segment in each copy makes its bytes, and so its SHA-256, differ.
+
+    Args:
+      asked_for: as in `folder_of_photographs`.
+      count: how many.
+      folder: where.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        sources = [path.read_bytes() for path in jpegs(folder_of_photographs(asked_for, Path(scratch)))]
+    folder.mkdir()
+    for index in tqdm(range(count), desc=f"laying out {count} pictures", leave=False):
+        data = sources[index % len(sources)]
+        text = f"copy {index}".encode()
+        comment = b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text
+        (folder / f"{index:06d}.jpg").write_bytes(data[:2] + comment + data[2:])

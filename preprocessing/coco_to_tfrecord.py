@@ -81,7 +81,7 @@ _CHECK = flags.DEFINE_enum(
 _MAX_REJECTED_FRACTION = flags.DEFINE_float(
     "max_rejected_fraction", 0.01, "More rejected pictures than this, 0..1, end the job."
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a dataset, or an unfinished job with other arguments, in --output_dir.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a dataset, or another unfinished job, in --output_dir.")
 
 
 def main(argv: Sequence[str]) -> Optional[int]:

@@ -90,14 +90,12 @@ def shuffled(names: Sequence[str], seed: int) -> np.ndarray:
     Returns:
       int64 [len(names)]: indices into `names`, in shuffled order.
     """
-    ranks = np.empty(len(names), np.uint64)
-    prefix = hashlib.sha256(f"{seed}\0".encode())
-    for index, name in enumerate(names):
-        digest = prefix.copy()
-        digest.update(name.encode("utf-8", "surrogateescape"))
-        ranks[index] = int.from_bytes(digest.digest()[:8], "big")
+    prefix = f"{seed}\0".encode()
+    ranks = bytearray()
+    for name in names:
+        ranks += hashlib.sha256(prefix + name.encode("utf-8", "surrogateescape")).digest()[:8]
     # Stable: should two names ever share a rank, their sorted order decides.
-    return np.argsort(ranks, kind="stable")
+    return np.argsort(np.frombuffer(ranks, ">u8"), kind="stable")
 
 
 def shard_ranges(ranks: range, total_bytes: int, shard_bytes: float) -> list[range]:

@@ -1,0 +1,210 @@
+"""Measures what a job of millions of pictures costs, and that killing it costs no more than time.
+
+In: photographs, repeated as in `benchmarks.conversion`.
+
+    --images=DIR     JPEGs; by default COCO's in ../shared/data/coco/train2017, else scikit-image's and scikit-learn's
+    --kills=20       of the conversion, and as many of batch restoration
+
+Out: a line for each figure, and a table by calculation.
+
+    plan_memory, plan_seconds     the shard plan of ten million pictures, written; their listing is simulated
+    plan_ratio                    against sorting the ten million names alone
+    copy_ratio                    --check=header on one core, against `cp` of the files, their SHA-256 and CRC-32C
+    dask_ratio                    images/s of two Dask workers against one, --check=decode
+    kills_conversion              jobs, of all those killed once at a random moment and run again, that ended with other
+    kills_restoration             bytes than one that was never killed
+
+Half of the kills hit the main process alone, half all of its processes. Both sides of a ratio run alternately; medians
+are quoted.
+
+Command:
+
+    python -m benchmarks.scale [--quick] [--only=plan,copy,dask,kills,table]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import google_crc32c
+from absl import flags
+
+from benchmarks.figure import median_of_alternating, report
+from benchmarks.photographs import lay_out_copies
+from configs import command_line
+from preprocessing.convert import convert
+from tests.dask_cluster import dask_cluster
+
+_QUICK = flags.DEFINE_bool("quick", False, "Fewer pictures, rounds and kills.")
+_IMAGES = flags.DEFINE_string("images", None, "Folder of JPEGs to repeat.")
+_KILLS = flags.DEFINE_integer("kills", 20, "Of the conversion, and of batch restoration.", 1)
+_PARTS = ["plan", "copy", "dask", "kills", "table"]
+_ONLY = flags.DEFINE_multi_enum("only", _PARTS, _PARTS, "Parts to measure.")
+
+_PLAN = """
+import itertools, sys, tempfile, time
+import numpy as np
+from configs import storage
+from preprocessing import plan, splits
+from preprocessing.coco import Annotations
+
+count = int(sys.argv[1])
+
+def listing(*unused):
+    # In no order, as a file system lists them; names as Open Images has them.
+    for index in range(count):
+        name = (index * 0x9E3779B97F4A7C15) & (2**64 - 1)
+        yield storage.File(f"train_{name >> 60:x}/{name:016x}.jpg", 80_000 + name % 440_000)
+
+storage.list_files = listing
+started = time.perf_counter()
+found = plan.list_pictures("/pictures")
+found.describe()
+with tempfile.TemporaryDirectory() as folder:
+    plans = plan.plan_shards(found, Annotations(), splits.parse_splits("train=1.0"), "/pictures", 128e6, 0, "decode")
+    shards = sum(1 for each in plans if plan.write_plan(each, folder))
+seconds = time.perf_counter() - started
+(peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+names = [each.name for each in listing()]
+started = time.perf_counter()
+names.sort()
+print(seconds, int(peak) * 1024, shards, time.perf_counter() - started)
+"""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures, prints."""
+    with tempfile.TemporaryDirectory(prefix="cleanplate-scale-") as folder:
+        work = Path(folder)
+        count, rounds = (1_000, 1) if _QUICK.value else (5_000, 3)
+        images = work / "images"
+        if set(_ONLY.value) - {"plan"}:
+            lay_out_copies(_IMAGES.value, count, images)
+        if "plan" in _ONLY.value:
+            _measure_plan(1_000_000 if _QUICK.value else 10_000_000)
+        if "copy" in _ONLY.value:
+            _measure_copy(images, work, rounds)
+        if "dask" in _ONLY.value:
+            _measure_dask(images, work, rounds)
+        if "kills" in _ONLY.value:
+            _measure_kills_of_conversion(images, work, 3 if _QUICK.value else _KILLS.value)
+        if "table" in _ONLY.value:
+            _print_table(images, work)
+
+
+def _measure_plan(count: int) -> None:
+    done = subprocess.run([sys.executable, "-c", _PLAN, str(count)], capture_output=True, text=True, check=True)
+    seconds, peak, shards, sorting = map(float, done.stdout.split())
+    print(f"{count} pictures: {shards:.0f} shards planned")
+    report("plan_memory", peak / 1e9, "GB", target=2, at_least=False)
+    report("plan_seconds", seconds, "s", target=120, at_least=False)
+    report("plan_ratio", seconds / sorting, "x")
+
+
+def _measure_copy(images: Path, work: Path, rounds: int) -> None:
+    def ours() -> None:
+        _convert(images, work / "out", check="header")
+
+    def copy_and_digest() -> None:
+        shutil.rmtree(work / "copy", ignore_errors=True)
+        subprocess.run(["cp", "-r", images, work / "copy"], check=True)
+        for path in images.iterdir():
+            data = path.read_bytes()
+            hashlib.sha256(data).digest()
+            google_crc32c.value(data)
+
+    with _one_core():
+        ours()  # Beam's first pipeline in a process is slower
+        own, other = median_of_alternating([ours, copy_and_digest], rounds)
+    report("copy_ratio", other / own, "x", target=0.5)
+
+
+def _measure_dask(images: Path, work: Path, rounds: int) -> None:
+    with dask_cluster(work / "one", 1) as one, dask_cluster(work / "two", 2) as two:
+        functions = [
+            lambda: _convert(images, work / "out", "decode", one.flags),
+            lambda: _convert(images, work / "out", "decode", two.flags),
+        ]
+        for function in functions:  # a worker's first task imports Beam
+            function()
+        alone, both = median_of_alternating(functions, rounds)
+    report("dask_ratio", alone / both, "x", target=1.6)
+
+
+def _measure_kills_of_conversion(images: Path, work: Path, kills: int) -> None:
+    command = [sys.executable, "-m", "preprocessing.coco_to_tfrecord", f"--images_dir={images}", "--shard_mb=4"]
+    command += [f"--output_dir={work / 'killed'}", "--splits=train=0.9,val=0.1"]
+    command += ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    _measure_kills("kills_conversion", command, work / "killed", kills)
+
+
+def _measure_kills(name: str, command: list[str], output: Path, kills: int) -> None:
+    """Runs a command as it is; then kills it at random, once each time, and counts the results that differ."""
+    started = time.perf_counter()
+    _run(command)
+    seconds = time.perf_counter() - started
+    expected = _digests(output)
+    # The start of Python and its imports is not what is to be tested.
+    moments = [random.Random(kill).uniform(0.15, 1) * seconds for kill in range(kills)]
+    different = in_time = 0
+    for kill, moment in enumerate(moments):
+        shutil.rmtree(output)
+        job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job.wait(moment)
+        in_time += job.poll() is None
+        if kill % 2:
+            job.kill()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+        _run(command)
+        different += _digests(output) != expected
+    print(f"{name}: {in_time} of {kills} were killed before they were done; {len(expected)} files compared each time")
+    report(name, different, "different", target=0, at_least=False)
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def _convert(images: Path, output: Path, check: str, beam_options: Sequence[str] = ()) -> None:
+    shutil.rmtree(output, ignore_errors=True)
+    convert(str(images), str(output), shard_mb=16, check=check, beam_options=beam_options)
+
+
+@contextlib.contextmanager
+def _one_core() -> Iterator[None]:
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+if __name__ == "__main__":
+    command_line.run(main)
