@@ -1,7 +1,8 @@
-"""Two things that Beam's S3 file system lacks: a client that is kept, and objects without content.
+"""Three things that Beam's S3 file system lacks: a client that is kept, objects without content, and quick errors.
 
 Beam makes a client of boto3's for every file that it opens, lists or asks for, which takes longer than to fetch a
-photo; and it sends every object in parts, of which S3 wants at least one.
+photo; it sends every object in parts, of which S3 wants at least one; and where there are no credentials, or no server,
+it asks again for minutes.
 """
 
 import contextlib
@@ -10,6 +11,11 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 from apache_beam.io.filesystem import FileSystem
+
+_REMEDY = (
+    "credentials are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or the profile that AWS_PROFILE names, a server that "
+    "is not Amazon's is AWS_ENDPOINT_URL"
+)
 
 
 @functools.cache
@@ -29,6 +35,29 @@ def keep_clients() -> None:
     # Beam's own class keeps its state, a download's place, for itself; only what it gets its client from is replaced.
     session = SimpleNamespace(client=_client)
     boto3_client.boto3 = SimpleNamespace(session=SimpleNamespace(Session=lambda: session))
+
+
+def fault(path: str, filesystem: FileSystem, listed: bool) -> str:
+    """What stands in the way of reading a bucket, with the remedy; empty if nothing does.
+
+    Args:
+      path: a URL in the bucket.
+      filesystem: Beam's, with its options.
+      listed: whether being allowed to list it is needed.
+    """
+    from apache_beam.io.aws import s3io
+    from botocore import exceptions
+
+    bucket, prefix = s3io.parse_s3_path(path, object_optional=True)
+    client = s3io.S3IO(options=filesystem._options).client.client
+    try:
+        client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    except exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "AccessDenied" or listed:
+            return f"{error}; {_REMEDY}"
+    except exceptions.BotoCoreError as error:
+        return f"{error}; {_REMEDY}"
+    return ""
 
 
 def close_empty(file: BinaryIO, path: str, filesystem: FileSystem) -> None:

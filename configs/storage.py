@@ -19,8 +19,14 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from configs import s3
+from configs.command_line import UserError
+
+# The remedy where Beam was installed without a scheme's file system.
+_EXTRAS = {"s3": "aws", "gs": "gcp", "hdfs": "hadoop", "azfs": "azure"}
 
 s3.keep_clients()
+if FileSystems._pipeline_options is None:  # S3's file system wants some, be they empty
+    FileSystems.set_options(PipelineOptions([]))
 
 _BYTES = "application/octet-stream"
 _PARTIAL = ".partial"
@@ -40,15 +46,42 @@ class FileDoFn(beam.DoFn):
 
 
 class File(NamedTuple):
-    """A file below a folder: `name` relative to it, with /, and its size in bytes."""
+    """A file below a folder: `name` relative to it, with /, its size in bytes, and when it was written.
+
+    `updated` is in seconds since 1970, by the clock of whoever keeps the file.
+    """
 
     name: str
     size: int
+    updated: float = 0.0
 
 
 def absolute(path: str) -> str:
     """Makes a local path absolute, because a worker's current folder may be another; a URL stays as it is."""
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+def check(name: str, path: str, listed: bool = True) -> None:
+    """Finds out whether a path's file system can be reached at all.
+
+    Args:
+      name: what the user calls the path, such as "--images_dir".
+      path: a path or URL; there need not be anything.
+      listed: whether being allowed to list it is needed.
+
+    Raises:
+      UserError: there is no such file system here, or it cannot be reached.
+    """
+    scheme = path.partition("://")[0] if "://" in path else ""
+    try:
+        filesystem = FileSystems.get_filesystem(path)
+    except ValueError:
+        known = ", ".join(f"{name}://" for name in _EXTRAS)
+        remedy = f"pip install 'apache-beam[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else f"Beam knows {known}"
+        raise UserError(f"{name}={path}: no file system for {scheme}:// here; {remedy}") from None
+    fault = s3.fault(path, filesystem, listed) if scheme == "s3" else ""
+    if fault:
+        raise UserError(f"{name}={path}: cannot be read: {fault}")
 
 
 def join(directory: str, *names: str) -> str:
@@ -116,8 +149,8 @@ def create_whole(path: str, scratch: Optional[str] = None) -> Iterator[BinaryIO]
         else:
             file.close()
         return
-    folder, name = FileSystems.split(path)
-    temporary = join(scratch or folder, f"{name}.{uuid.uuid4().hex}{_PARTIAL}")
+    # Without the file's own name, which may be as long as a disk allows.
+    temporary = join(scratch or FileSystems.split(path)[0], f".{uuid.uuid4().hex}{_PARTIAL}")
     try:
         with open_for_writing(temporary) as file:
             yield file
@@ -165,7 +198,7 @@ def list_files(directory: str, recursive: bool = True) -> Iterator[File]:
         name = metadata.path[len(prefix) :].replace(os.sep, "/")
         # Object stores may hold an empty object for the "folder" itself.
         if name and (recursive or "/" not in name):
-            yield File(name, metadata.size_in_bytes)
+            yield File(name, metadata.size_in_bytes, metadata.last_updated_in_seconds)
 
 
 def file_size(path: str) -> int:

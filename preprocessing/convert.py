@@ -78,7 +78,11 @@ def convert(
     _check_ranges(shard_mb, check, max_rejected_fraction)
     images_dir, output_dir = storage.absolute(images_dir), storage.absolute(output_dir)
     annotations, captions = (path and storage.absolute(path) for path in (annotations, captions))
-    arguments.update(images_dir=images_dir, output_dir=output_dir, annotations=annotations, captions=captions)
+    places = {"images_dir": images_dir, "output_dir": output_dir, "annotations": annotations, "captions": captions}
+    for name, path in places.items():
+        if path:
+            storage.check(f"--{name}", path)
+    arguments.update(places)
     folders = JobFolders(output_dir)
     _check_place(images_dir, output_dir)
 

@@ -140,3 +140,29 @@ def test_from_object_storage_to_object_storage(coco_folder, run_convert, shard_b
         coco_folder.output
     )
     verify(f"{url}/tfrecords")
+
+
+@pytest.mark.parametrize(
+    ("url", "flags", "complaint"),
+    [
+        (
+            "s3://nobody/x",
+            ["--s3_endpoint_url=http://127.0.0.1:1"],
+            "Could not connect to the endpoint.*AWS_ENDPOINT_URL",
+        ),
+        ("gs://bucket/x", [], r"no file system for gs:// here; pip install 'apache-beam\[gcp\]'"),
+        ("far://bucket/x", [], "no file system for far:// here; Beam knows s3://, gs://"),
+    ],
+)
+@pytest.mark.parametrize("name", ["images_dir", "output_dir", "annotations"])
+def test_a_url_that_cannot_be_reached_is_one_line(coco_folder, run_convert, name, url, flags, complaint):
+    pytest.importorskip("boto3", reason="no boto3; pip install 'cleanplate[aws]'")
+    credentials = ["--s3_access_key_id=testing", "--s3_secret_access_key=testing", "--s3_region_name=us-east-1"]
+    with pytest.raises(UserError, match=f"--{name}={url}: .*{complaint}") as raised:
+        run_convert(**{name: url}, beam_options=credentials + flags)
+    assert "\n" not in str(raised.value) and not coco_folder.output.exists()
+
+
+def test_a_bucket_that_is_not_there_is_named(coco_folder, run_convert, object_store):
+    with pytest.raises(UserError, match="--images_dir=s3://elsewhere/coco: cannot be read: .*NoSuchBucket"):
+        run_convert(images_dir="s3://elsewhere/coco", beam_options=object_store.flags)
