@@ -52,6 +52,14 @@ _KILLS = flags.DEFINE_integer("kills", 20, "Of the conversion, and of batch rest
 _PARTS = ["plan", "copy", "dask", "kills", "table"]
 _ONLY = flags.DEFINE_multi_enum("only", _PARTS, _PARTS, "Parts to measure.")
 
+_COLLECTIONS = [  # name, pictures, bytes
+    ("COCO val2017", 5_000, 815_585_330),
+    ("COCO train2017", 118_287, 19_336_861_798),
+    ("Open Images, 300 kB a picture", 9_000_000, 9_000_000 * 300e3),
+    ("100 million, 300 kB a picture", 100_000_000, 100_000_000 * 300e3),
+]
+_PLANNED_FOR_TABLE = 1_000_000
+
 _PLAN = """
 import itertools, sys, tempfile, time
 import numpy as np
@@ -100,16 +108,21 @@ def main(argv: Sequence[str]) -> None:
         if "kills" in _ONLY.value:
             _measure_kills_of_conversion(images, work, 3 if _QUICK.value else _KILLS.value)
         if "table" in _ONLY.value:
-            _print_table(images, work)
+            _print_table(images, work, rounds)
 
 
 def _measure_plan(count: int) -> None:
-    done = subprocess.run([sys.executable, "-c", _PLAN, str(count)], capture_output=True, text=True, check=True)
-    seconds, peak, shards, sorting = map(float, done.stdout.split())
+    seconds, peak, shards, sorting = _plan(count)
     print(f"{count} pictures: {shards:.0f} shards planned")
     report("plan_memory", peak / 1e9, "GB", target=2, at_least=False)
     report("plan_seconds", seconds, "s", target=120, at_least=False)
     report("plan_ratio", seconds / sorting, "x")
+
+
+def _plan(count: int) -> list[float]:
+    """Seconds, highest resident bytes, shards, and the seconds that sorting the names alone takes."""
+    done = subprocess.run([sys.executable, "-c", _PLAN, str(count)], capture_output=True, text=True, check=True)
+    return [float(value) for value in done.stdout.split()]
 
 
 def _measure_copy(images: Path, work: Path, rounds: int) -> None:
@@ -174,6 +187,39 @@ def _measure_kills(name: str, command: list[str], output: Path, kills: int) -> N
         different += _digests(output) != expected
     print(f"{name}: {in_time} of {kills} were killed before they were done; {len(expected)} files compared each time")
     report(name, different, "different", target=0, at_least=False)
+
+
+def _print_table(images: Path, work: Path, rounds: int) -> None:
+    """What whole collections cost, from rates that are measured here, one core each; nothing of it was run."""
+    size = sum(path.stat().st_size for path in images.iterdir())
+    output = work / "out"
+    with _one_core():
+        _convert(images, output, "decode")
+        decode, header, check = median_of_alternating(
+            [
+                lambda: _convert(images, output, "decode"),
+                lambda: _convert(images, output, "header"),
+                lambda: [_crc32c(path) for path in output.glob("*.tfrecord")],
+            ],
+            rounds,
+        )
+        plan, _, _, _ = _plan(_PLANNED_FOR_TABLE)
+    print("| | pictures | TB | shards of 128 MB | core hours, header | decode | a restart: planning | checking all |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name, pictures, total in _COLLECTIONS:
+        hours = [seconds / size * total / 3600 for seconds in (header, decode, check)]
+        planning = plan / _PLANNED_FOR_TABLE * pictures / 60
+        print(
+            f"| {name} | {pictures:,} | {total / 1e12:.4g} | {max(1, round(total / 128e6)):,} | {hours[0]:.3g} | "
+            f"{hours[1]:.3g} | {planning:.2g} minutes | {hours[2]:.2g} core hours |"
+        )
+
+
+def _crc32c(path: Path) -> None:
+    checksum = google_crc32c.Checksum()
+    with open(path, "rb") as file:
+        for _ in checksum.consume(file, 1 << 20):
+            pass
 
 
 def _run(command: list[str]) -> None:

@@ -1,8 +1,8 @@
 """Beam's worker process, started by `beam_runner` as `python -m configs.beam_worker`; not for calling by hand.
 
-It is Beam's own, with one difference. Its log already goes to the main process, which prints it; without a
+It is Beam's own, with two differences. Its log already goes to the main process, which prints it; without a
 handler here Python would print warnings a second time, and first of all that the Google Cloud client is not
-installed.
+installed. And it prints no tracebacks of its own: they go into the log and into the error that the main process raises.
 """
 
 import logging
@@ -12,6 +12,7 @@ import sys
 logging.getLogger().addHandler(logging.NullHandler())
 
 if __name__ == "__main__":
-    from apache_beam.runners.worker import sdk_worker_main
+    from apache_beam.runners.worker import sdk_worker, sdk_worker_main
 
+    sdk_worker.print = lambda *_, **__: None
     sdk_worker_main.main(sys.argv)

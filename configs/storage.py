@@ -6,12 +6,14 @@ Everything here takes a local path or a URL of a scheme that the installed Beam 
 
 import contextlib
 import glob
+import itertools
 import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
-from typing import Any, BinaryIO, Callable, NamedTuple, Optional
+from collections.abc import Iterable, Iterator
+from concurrent import futures
+from typing import Any, BinaryIO, Callable, NamedTuple, Optional, TypeVar
 
 import apache_beam as beam
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
@@ -30,6 +32,9 @@ if FileSystems._pipeline_options is None:  # S3's file system wants some, be the
 
 _BYTES = "application/octet-stream"
 _PARTIAL = ".partial"
+_REQUESTS = 16  # to an object store at once
+
+_Item, _Result = TypeVar("_Item"), TypeVar("_Result")
 
 
 class FileDoFn(beam.DoFn):
@@ -208,16 +213,37 @@ def file_size(path: str) -> int:
 
 def delete(paths: list[str]) -> None:
     """Deletes files; one that is gone already is no error."""
-    present = [path for path in paths if exists(path)]
-    if present:
-        FileSystems.delete([glob.escape(path) for path in present])
+    if not paths:
+        return
+    filesystem = FileSystems.get_filesystem(paths[0])
+    if filesystem.has_dirs():  # object stores do not mind
+        paths = [path for path in paths if exists(path)]
+    if filesystem.scheme() != "s3":  # which takes names, the others patterns
+        paths = [glob.escape(path) for path in paths]
+    FileSystems.delete(paths)
 
 
 def delete_tree(directory: str) -> None:
     """Deletes a folder and all below it; one that is gone already is no error."""
-    delete([join(directory, file.name) for file in list_files(directory)])
+    if not FileSystems.get_filesystem(directory).has_dirs():
+        FileSystems.delete([join(directory, "")])
+        return
     try:
-        delete([directory])  # the empty local folders; object stores have none
+        delete([directory])
     except BeamIOError:
-        if exists(directory):
-            raise
+        # A worker that has lost its job may have put a file there in between.
+        delete([directory])
+
+
+def map_files(function: Callable[[_Item], _Result], items: Iterable[_Item], directory: str) -> Iterator[_Result]:
+    """Calls a function that reads or writes a small file below `directory` for each item; results in their order.
+
+    Several at a time where each call is a journey; of the items, only a few are taken ahead.
+    """
+    if "://" not in directory:
+        yield from map(function, items)
+        return
+    items = iter(items)
+    with futures.ThreadPoolExecutor(_REQUESTS) as threads:
+        while batch := list(itertools.islice(items, 4 * _REQUESTS)):
+            yield from threads.map(function, batch)

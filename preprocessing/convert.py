@@ -11,6 +11,7 @@ wrong with the arguments is found before the first byte is written; shards are s
 arguments: see `preprocessing.resume`. Only names of our own pattern are ever deleted.
 """
 
+import functools
 import json
 import logging
 import time
@@ -105,10 +106,7 @@ def convert(
         # What is missing is known by now; reading half a million pictures first would not make it fewer.
         _refuse_rejects(missing, used + len(missing), max_rejected_fraction, folders)
         plans = plan_shards(listing, known, wanted, images_dir, shard_mb * _MB, seed, check)
-        shard_names, plan_paths = [], []
-        for plan in plans:
-            shard_names.append(plan.shard)
-            plan_paths.append(write_plan(plan, folders.plan))
+        plan_paths = list(storage.map_files(functools.partial(write_plan, directory=folders.plan), plans, output_dir))
         categories = [{"id": key, "name": name} for key, name in sorted(known.categories.items())]
         flat_boxes = known.flat_boxes
         total_bytes = int(listing.sizes.sum()) * used // len(listing.names)
@@ -117,7 +115,7 @@ def convert(
         with ShardProgress(folders, total_bytes):
             pipeline.run(plan_paths, folders, runner, options)
 
-        manifests = [storage.read_json(folders.manifest(name)) for name in shard_names]
+        manifests = list(storage.map_files(storage.read_json, map(folders.manifest_of, plan_paths), output_dir))
         rejected = missing + [line for manifest in manifests for line in manifest["rejected"]]
         _refuse_rejects(rejected, used + len(missing), max_rejected_fraction, folders)
         _check_sizes(manifests, output_dir)

@@ -58,6 +58,10 @@ class JobFolders(NamedTuple):
     def manifest(self, shard: str) -> str:
         return storage.join(self.unfinished, "manifests", f"{shard}.json")
 
+    def manifest_of(self, plan_path: str) -> str:
+        """The manifest's path, of the shard whose plan has this one."""
+        return storage.join(self.unfinished, "manifests", plan_path.rpartition("/")[2])
+
     def staged_shard(self, shard: str) -> str:
         return storage.join(self.staged, shard)
 

@@ -14,7 +14,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 
 from configs import storage
 from configs.command_line import UserError
-from preprocessing import pipeline, schema
+from preprocessing import pipeline, schema, shards
 from preprocessing.convert import convert
 from preprocessing.integrity import verify
 from preprocessing.shards import JobFolders
@@ -140,6 +140,30 @@ def test_from_object_storage_to_object_storage(coco_folder, run_convert, shard_b
         coco_folder.output
     )
     verify(f"{url}/tfrecords")
+
+
+def test_a_job_on_object_storage_is_taken_up(coco_folder, run_convert, shard_bytes, object_store, monkeypatch):
+    url = f"{object_store.url}/resumed"
+    run_convert()
+    publish, stage, published, staged = shards.publish_shard, shards._stage, [], []
+
+    def ends(manifest, *arguments):
+        if len(published) == 2:
+            raise RuntimeError("ended")
+        published.append(manifest["file"])
+        publish(manifest, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "publish_shard", ends)
+        with pytest.raises(RuntimeError, match="ended"):
+            run_convert(url, beam_options=object_store.flags)
+    lost = sorted(_objects(object_store, "resumed/unfinished-job/staged"))[0]
+    object_store.client.delete_object(Bucket=object_store.bucket, Key=f"resumed/unfinished-job/staged/{lost}")
+    monkeypatch.setattr(shards, "_stage", lambda plan, folders: staged.append(plan.shard) or stage(plan, folders))
+    run_convert(url, beam_options=object_store.flags)
+    assert staged == [lost] and len(published) == 2
+    written = _objects(object_store, "resumed")
+    assert {name: written[name] for name in written if schema.is_shard_name(name)} == shard_bytes(coco_folder.output)
 
 
 @pytest.mark.parametrize(
