@@ -86,6 +86,7 @@ setup(
         "ml-collections",
         "pillow",
         "prometheus-client",
+        "requests",
         "tqdm",
     ],
     extras_require=_EXTRAS,

@@ -1,0 +1,68 @@
+"""Downloads COCO 2017 from its own server, checks it, and unpacks it.
+
+    python -m preprocessing.download --dataset=coco-val2017,coco-annotations2017 --dest=coco
+
+In: --dataset, one or several of
+
+    coco-train2017         zips/train2017.zip                          19.3 GB, 118,287 photographs
+    coco-val2017           zips/val2017.zip                            816 MB, 5,000 photographs
+    coco-annotations2017   annotations/annotations_trainval2017.zip    253 MB, for both
+
+Out, as preprocessing.coco_to_tfrecord takes it:
+
+    DEST/
+      train2017/           000000000009.jpg …
+      val2017/             000000000139.jpg …
+      annotations/         {instances,captions,person_keypoints}_{train,val}2017.json
+
+Each folder appears when it is whole. Until then `unfinished-FOLDER` beside it holds what has come: after an
+interruption of any kind the same command goes on from there. What is there already is left as it is.
+
+Whether there is room for zips and unpacked files is asked first. Every zip's SHA-256 is compared with one that is
+written in `archives.COCO`, so that the server, the way and a mirror need not be trusted. A zip is removed when it is
+unpacked; --keep_zip leaves it in DEST. A zip that lies in DEST already is used, and left.
+
+COCO's server speaks HTTP only. The same files over HTTPS:
+
+    --base_url=https://s3.amazonaws.com/images.cocodataset.org
+
+What has come from one server is continued from another if both name the same version of the file (ETag), else begun
+anew. A proxy is taken from http_proxy and https_proxy.
+"""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from configs import command_line, entry_flags
+from configs.command_line import UserError
+from preprocessing import archives
+
+_FLAGS = flags.FlagValues()
+_DATASET = flags.DEFINE_list("dataset", None, f"Of {', '.join(archives.COCO)}.", required=True, flag_values=_FLAGS)
+_DEST = flags.DEFINE_string("dest", None, "Local folder to make the folders in.", required=True, flag_values=_FLAGS)
+_BASE_URL = flags.DEFINE_string(
+    "base_url", archives.COCO_URL, "A mirror: the URL that zips/ and annotations/ are below.", flag_values=_FLAGS
+)
+_KEEP_ZIP = flags.DEFINE_bool("keep_zip", False, "Leave the zips in --dest.", flag_values=_FLAGS)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Reads the flags, downloads."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag here, --help lists them")
+    for name in _DATASET.value:
+        if name not in archives.COCO:
+            raise UserError(f"--dataset={name}: not known; there are {', '.join(archives.COCO)}")
+    wanted = [archives.COCO[name] for name in _DATASET.value]
+    archives.download(wanted, _DEST.value, _BASE_URL.value, _KEEP_ZIP.value)
+
+
+def run() -> None:
+    """The command."""
+    entry_flags.adopt(_FLAGS)
+    command_line.run(main)
+
+
+if __name__ == "__main__":
+    run()
