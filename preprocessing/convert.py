@@ -73,7 +73,7 @@ def convert(
     arguments = {key: value for key, value in locals().items() if key not in ("beam_options", "overwrite")}
     started = time.monotonic()
     options = beam_runner.parse_options(beam_options)
-    runner = beam_runner.create(options)
+    runner = beam_runner.create(options, groups=True)
     FileSystems.set_options(options)  # credentials and endpoints of object storage
     wanted = splits.parse_splits(split_sizes)
     _check_ranges(shard_mb, check, max_rejected_fraction)

@@ -19,7 +19,6 @@ from configs.command_line import UserError
 from preprocessing import schema, splits
 from preprocessing.coco import Annotations
 
-
 _NAMES_AT_ONCE = 100_000
 
 
