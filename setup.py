@@ -8,6 +8,8 @@ _EXTRAS = {
     "gpu": ["tensorflow[and-cuda]==2.15.1"],
     "dask": ["apache-beam[dask]"],
     "aws": ["apache-beam[aws]"],
+    # Training from s3://; 0.36 is the one for TensorFlow 2.15.
+    "s3": ["apache-beam[aws]", "tensorflow-io==0.36.0"],
     # The photographs `make demo` trains on without COCO are shipped inside these two.
     "photos": ["scikit-image>=0.22", "scikit-learn>=1.3"],
     # The app. Releases before 6 want an older Pillow; there is no 6 for Python 3.9.
@@ -31,7 +33,7 @@ _EXTRAS["test"] = [
     "moto[server]",  # speaks S3
     "opencv-python-headless<5",
     *_EXTRAS["dask"],
-    *_EXTRAS["aws"],
+    *_EXTRAS["s3"],
     *_EXTRAS["demo"],
     *_EXTRAS["photos"],
     *_EXTRAS["heic"],

@@ -39,6 +39,7 @@ from pathlib import Path
 
 import google_crc32c
 from absl import flags
+from PIL import Image
 
 from benchmarks.figure import median_of_alternating, report
 from benchmarks.photographs import lay_out_copies
@@ -51,6 +52,9 @@ _IMAGES = flags.DEFINE_string("images", None, "Folder of JPEGs to repeat.")
 _KILLS = flags.DEFINE_integer("kills", 20, "Of the conversion, and of batch restoration.", 1)
 _PARTS = ["plan", "copy", "dask", "kills", "table"]
 _ONLY = flags.DEFINE_multi_enum("only", _PARTS, _PARTS, "Parts to measure.")
+
+_MODEL = Path(__file__).parents[1] / "pretrained/generic"
+_RESTORED = 120
 
 _COLLECTIONS = [  # name, pictures, bytes
     ("COCO val2017", 5_000, 815_585_330),
@@ -106,7 +110,9 @@ def main(argv: Sequence[str]) -> None:
         if "dask" in _ONLY.value:
             _measure_dask(images, work, rounds)
         if "kills" in _ONLY.value:
-            _measure_kills_of_conversion(images, work, 3 if _QUICK.value else _KILLS.value)
+            kills = 3 if _QUICK.value else _KILLS.value
+            _measure_kills_of_conversion(images, work, kills)
+            _measure_kills_of_restoration(images, work, kills)
         if "table" in _ONLY.value:
             _print_table(images, work, rounds)
 
@@ -162,10 +168,22 @@ def _measure_kills_of_conversion(images: Path, work: Path, kills: int) -> None:
     _measure_kills("kills_conversion", command, work / "killed", kills)
 
 
-def _measure_kills(name: str, command: list[str], output: Path, kills: int) -> None:
+def _measure_kills_of_restoration(images: Path, work: Path, kills: int) -> None:
+    small = work / "small"
+    small.mkdir()
+    for path in sorted(images.iterdir())[:_RESTORED]:
+        with Image.open(path) as image:
+            image.resize((128, 128)).save(small / path.name)
+    (small / "broken.jpg").write_bytes(path.read_bytes()[:5000])
+    command = [sys.executable, "-m", "serving.batch_restore", f"--model={_MODEL}", f"--input={small}"]
+    command += [f"--output={work / 'killed'}", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    _measure_kills("kills_restoration", command, work / "killed", kills, exit_code=1)
+
+
+def _measure_kills(name: str, command: list[str], output: Path, kills: int, exit_code: int = 0) -> None:
     """Runs a command as it is; then kills it at random, once each time, and counts the results that differ."""
     started = time.perf_counter()
-    _run(command)
+    _run(command, exit_code)
     seconds = time.perf_counter() - started
     expected = _digests(output)
     # The start of Python and its imports is not what is to be tested.
@@ -183,7 +201,7 @@ def _measure_kills(name: str, command: list[str], output: Path, kills: int) -> N
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(job.pid, signal.SIGKILL)
         job.wait()
-        _run(command)
+        _run(command, exit_code)
         different += _digests(output) != expected
     print(f"{name}: {in_time} of {kills} were killed before they were done; {len(expected)} files compared each time")
     report(name, different, "different", target=0, at_least=False)
@@ -222,9 +240,9 @@ def _crc32c(path: Path) -> None:
             pass
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str], exit_code: int) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
+    if done.returncode != exit_code:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
 
 

@@ -32,6 +32,8 @@ def keep_clients() -> None:
         from apache_beam.io.aws.clients.s3 import boto3_client
     except ImportError:
         return
+    if boto3_client.boto3 is None:
+        return
     # Beam's own class keeps its state, a download's place, for itself; only what it gets its client from is replaced.
     session = SimpleNamespace(client=_client)
     boto3_client.boto3 = SimpleNamespace(session=SimpleNamespace(Session=lambda: session))
@@ -46,10 +48,14 @@ def fault(path: str, filesystem: FileSystem, listed: bool) -> str:
       listed: whether being allowed to list it is needed.
     """
     from apache_beam.io.aws import s3io
-    from botocore import exceptions
 
     bucket, prefix = s3io.parse_s3_path(path, object_optional=True)
-    client = s3io.S3IO(options=filesystem._options).client.client
+    try:
+        client = s3io.S3IO(options=filesystem._options).client.client
+    except AssertionError:  # Beam's word for it
+        return "boto3 is missing; pip install 'apache-beam[aws]'"
+    from botocore import exceptions
+
     try:
         client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
     except exceptions.ClientError as error:

@@ -66,27 +66,28 @@ def absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
-def check(name: str, path: str, listed: bool = True) -> None:
+def check(path: str, flag: str = "", listed: bool = True) -> None:
     """Finds out whether a path's file system can be reached at all.
 
     Args:
-      name: what the user calls the path, such as "--images_dir".
       path: a path or URL; there need not be anything.
+      flag: that the user gave the path by, if any, such as "--images_dir".
       listed: whether being allowed to list it is needed.
 
     Raises:
       UserError: there is no such file system here, or it cannot be reached.
     """
     scheme = path.partition("://")[0] if "://" in path else ""
+    named = f"{flag}={path}" if flag else path
     try:
         filesystem = FileSystems.get_filesystem(path)
     except ValueError:
         known = ", ".join(f"{name}://" for name in _EXTRAS)
         remedy = f"pip install 'apache-beam[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else f"Beam knows {known}"
-        raise UserError(f"{name}={path}: no file system for {scheme}:// here; {remedy}") from None
+        raise UserError(f"{named}: no file system for {scheme}:// here; {remedy}") from None
     fault = s3.fault(path, filesystem, listed) if scheme == "s3" else ""
     if fault:
-        raise UserError(f"{name}={path}: cannot be read: {fault}")
+        raise UserError(f"{named}: cannot be read: {fault}")
 
 
 def join(directory: str, *names: str) -> str:

@@ -82,7 +82,7 @@ def convert(
     places = {"images_dir": images_dir, "output_dir": output_dir, "annotations": annotations, "captions": captions}
     for name, path in places.items():
         if path:
-            storage.check(f"--{name}", path)
+            storage.check(path, f"--{name}")
     arguments.update(places)
     folders = JobFolders(output_dir)
     _check_place(images_dir, output_dir)

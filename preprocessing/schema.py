@@ -197,15 +197,17 @@ def parse_example(serialised: bytes) -> dict[str, list[Union[bytes, int, float]]
 
 
 def _read_text(path: str) -> str:
-    if "://" not in path:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    from apache_beam.io.filesystems import (
-        FileSystems,
-    )  # only where there is a URL: Beam takes a second to import
+    if "://" in path:
+        return _read_url(path).decode("utf-8")
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
-    with FileSystems.open(path) as file:
-        return file.read().decode("utf-8")
+
+def _read_url(path: str) -> bytes:
+    from configs import storage  # only where there is a URL: Beam takes a second to import
+
+    storage.check(path, listed=False)
+    return storage.read_bytes(path)
 
 
 def _field_header(number: int, length: int) -> bytes:

@@ -76,11 +76,25 @@ def read(path: str | os.PathLike) -> Photo:
       path: the file; its content decides the format, not its name.
 
     Raises:
-      UnreadablePhoto: not a picture, damaged, or of a kind that would lose something.
+      UnreadablePhoto: there is no such file, or see `parse`.
     """
-    original = b""
     try:
         original = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise UnreadablePhoto(error.strerror or str(error)) from error
+    return parse(original)
+
+
+def parse(original: bytes) -> Photo:
+    """Prepares the request for a photo whose file was read already, from wherever it was.
+
+    Args:
+      original: the file's bytes.
+
+    Raises:
+      UnreadablePhoto: not a picture, damaged, or of a kind that would lose something.
+    """
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the server has its own limit
             image = Image.open(io.BytesIO(original))

@@ -9,7 +9,6 @@ with Restorer("localhost:8500") as restorer:
 from __future__ import annotations
 
 import json
-import re
 
 import grpc
 import numpy as np
@@ -17,6 +16,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from configs.command_line import UserError
+from serving.refusal import Refused, reason
 
 _MAX_MESSAGE_BYTES = (1 << 31) - 1  # what a server takes is the server's to say
 _RETRIES = {
@@ -34,22 +34,6 @@ _RETRIES = {
         }
     ]
 }
-
-
-class Refused(Exception):
-    """The server answered, but not with a picture; the message says why, in one line."""
-
-
-def _reason(details: str) -> str:
-    """The sentence in TensorFlow's report of a failed graph.
-
-    It looks like "Graph execution error: … assertion failed: [image_bytes[0]: not a JPEG …] [[{{node …}}]]".
-    """
-    asserted = re.search(r"assertion failed: \[(?:image_bytes\[0\]: )?(.*?)\]\s*(?:\[\[|$)", details, re.DOTALL)
-    if asserted:
-        return " ".join(asserted[1].split())
-    lines = [line for line in details.split("[[")[0].splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "no reason given"
 
 
 class Restorer:
@@ -172,9 +156,9 @@ class Restorer:
             return UserError(f"the server at {self.server} has no model {self.model_name!r}; give its --model_name")
         if code in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.FAILED_PRECONDITION):
             return UserError(
-                f"the server at {self.server} does not restore pictures ({_reason(details)}); "
+                f"the server at {self.server} does not restore pictures ({reason(details)}); "
                 "name one that serves what python -m serving.export wrote"
             )
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             return Refused(f"no answer within {self._deadline:g} s; allow more with --deadline_seconds")
-        return Refused(f"{_reason(details)} ({code.name})")
+        return Refused(f"{reason(details)} ({code.name})")

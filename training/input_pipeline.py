@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from configs.command_line import UserError
 from preprocessing import schema
+from training import file_systems
 from training.reflection import mirrored_indices
 
 
@@ -76,7 +77,10 @@ def _records(paths: tf.data.Dataset, shards: int, deterministic: bool) -> tf.dat
 
 
 def _shard_paths(data: ml_collections.ConfigDict, split: str) -> list[str]:
-    return [str(path) for path in schema.shard_paths(data.dir, split)]
+    paths = schema.shard_paths(data.dir, split)
+    for path in paths[:1]:
+        file_systems.require(data.dir, path)
+    return paths
 
 
 def _count(data: ml_collections.ConfigDict, split: str) -> int:
@@ -163,7 +167,8 @@ def training_batches(
       A dataset of uint8 `[batch_size, crop, crop, 3]`.
 
     Raises:
-      UserError: the folder holds no finished dataset, the split is not in it, or it has fewer shards than workers.
+      UserError: the folder holds no finished dataset, the split is not in it, or it has fewer shards than workers; the
+        URL cannot be read.
     """
     if config.data.deterministic:
         crops = _crops_in_blocks(config, first_step * config.batch_size)

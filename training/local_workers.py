@@ -7,7 +7,8 @@ What follows -- are the flags of `training.train`. Each worker is a process of i
 they speak over TCP, on free ports of the loopback interface.
 
 A worker that is killed ends the operation that all were in; the others then end too, with exit code 75, and all are
-started again: they go on at the newest checkpoint. A worker that ends with an error of its own ends the job.
+started again: they go on at the newest checkpoint. So are all when one of them gets SIGTERM; when this command gets it,
+they save and the job ends. A worker that ends with an error of its own ends the job.
 """
 
 from __future__ import annotations
@@ -68,20 +69,21 @@ def run_workers(arguments: Sequence[str], workers: int, max_restarts: int, stop:
     """
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
     running = {index: _start(arguments, addresses, index) for index in range(workers)}
-    restarts = 0
+    restarts, stopping = 0, False
     try:
         while running:
             time.sleep(_POLL_SECONDS)
             if stop.is_set():
                 for process in running.values():
                     process.send_signal(signal.SIGTERM)
+                stopping = True
                 stop.clear()
             for index, process in list(running.items()):
                 code = process.poll()
                 if code is None:
                     continue
                 del running[index]
-                if code == 0:
+                if code == 0 or (stopping and code == _LOST_PEER):
                     continue
                 if code > 0 and code != _LOST_PEER:
                     return code

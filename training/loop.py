@@ -25,6 +25,15 @@ from training.step import make_execution, make_train_step
 from training.validation import Validation, make_restore
 from training.workers import Team
 
+# What reading a shard raises: a damaged record, a file that is gone, credentials that are not valid any more.
+_UNREADABLE = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.DataLossError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnauthenticatedError,
+)
+
 # Batches on which it is measured whether Noise2Noise can work.
 _COVERAGE_STEPS = 5
 
@@ -52,7 +61,7 @@ def train_and_evaluate(
       strategy: over whose replicas each batch is spread.
       jit_compile: whether XLA compiles the per-replica part of the step.
       corrupt_on: "device", in the step, or "host", in tf.data; the pairs are the same.
-      stop: set from outside to have the state saved and the call return.
+      stop: set from outside to have the state saved and the call return; set here where another worker was asked to.
       profile: first and last step of a trace for TensorBoard.
       compute_dtype: what the network computes in, see `devices.use_precision`.
 
@@ -152,7 +161,7 @@ def train_and_evaluate(
                     tf.constant(done, tf.float32),
                     tf.constant([rate(share) for share in done], tf.float32),
                 )
-            except (tf.errors.InvalidArgumentError, tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+            except _UNREADABLE as error:
                 reason = str(error.message).splitlines()[0]
                 raise UserError(
                     f"data {config.data.dir}: a record cannot be read ({reason}); "
@@ -181,4 +190,6 @@ def train_and_evaluate(
             now = time.monotonic()
             minutes, counted_until = minutes + (now - counted_until) / 60.0, now
             minutes, stopping = team.agree(minutes, stop is not None and stop.is_set())
+            if stopping and stop is not None:
+                stop.set()
             reporter.progress(done_at(step))

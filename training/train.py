@@ -13,7 +13,8 @@ Out: WORKDIR/
     metrics.csv      the same scalars
 
 Any field of the recipe is overridden on the command line: --config.batch_size=64. The batch is global: it is spread
-over all devices. SIGTERM or Ctrl-C saves the state and ends with exit code 0; the same command continues.
+over all devices. SIGTERM or Ctrl-C saves the state and ends with exit code 0, several workers with 75; the same command
+continues.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.flush()
         # At a normal exit TensorFlow waits for peers that are gone.
         os._exit(workers.LOST_PEER)
-    return 0
+    # Whatever watches workers must not take those for finished whose peer was asked to stop.
+    return workers.LOST_PEER if several and stop.is_set() else 0
 
 
 def run() -> None:

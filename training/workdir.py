@@ -33,8 +33,13 @@ def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
     """Makes the folder this run's own, or checks that it is.
 
     Raises:
-      UserError: the folder belongs to a run of another recipe; the differing fields are named.
+      UserError: the folder belongs to a run of another recipe; the differing fields are named. Or it is a URL.
     """
+    if "://" in workdir:
+        raise UserError(
+            f"--workdir={workdir}: a run's folder is on a disk; name a folder, for several machines one that all of "
+            "them mount, and copy it to the URL afterwards"
+        )
     # Through JSON and back, so that tuples compare equal to the lists they are stored as.
     fields = json.loads(json.dumps(config.to_dict()))
     path = Path(workdir) / "config.json"

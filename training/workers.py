@@ -6,6 +6,9 @@ Each worker runs the same command with `--strategy=multi_worker` and a `TF_CONFI
 
 `python -m training.local_workers` starts several on this machine. Worker 0, the chief, writes checkpoints and reports;
 the others read its checkpoints, so `--workdir` must be a folder that all of them see. Each reads shards of its own.
+
+Whoever watches workers goes by their exit codes: 0, the run is finished; 75, start this worker again; others, an error
+of its own, which would only come again. docs/scale.md has the commands, `kubernetes/workers.yaml` a Job.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import tensorflow as tf
 
 from configs.command_line import UserError
 
-# Of a worker whose peers are gone (sysexits.h: try again). Started again, it goes on at the newest checkpoint.
+# Of a worker whose peers are gone, or were asked to stop (sysexits.h: try again). Started again, it goes on at the
+# newest checkpoint.
 LOST_PEER = 75
 
 # What a collective operation raises when a peer is gone, or has come back as another process.

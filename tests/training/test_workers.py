@@ -77,6 +77,19 @@ def test_workers_that_are_asked_to_stop_save_and_end_together(dataset, canvas_pa
     assert said.count("Stopped as asked at step") == 2
 
 
+def test_one_worker_that_is_asked_to_stop_leaves_no_unfinished_job_for_finished(dataset, canvas_path, tmp_path):
+    workdir = tmp_path / "run"
+    command = _command("training.local_workers", dataset, canvas_path, workdir)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as launcher:
+        _wait_for_checkpoint(workdir, 40, launcher)
+        workers = sorted(psutil.Process(launcher.pid).children(), key=lambda child: child.pid)
+        workers[1].send_signal(signal.SIGTERM)  # as when a node is drained
+        _, said = launcher.communicate(timeout=240)
+    assert launcher.returncode == 0, said[-2000:]
+    assert said.count("Stopped as asked at step") == 2 and "was lost" not in said
+    assert _logged_steps(workdir) == list(range(20, _STEPS + 1, 20))
+
+
 def test_a_workers_own_error_ends_the_job(dataset, canvas_path, tmp_path):
     command = _command("training.local_workers", dataset, canvas_path, tmp_path / "run", "--config.batch_size=5")
     done = subprocess.run(command, check=False, capture_output=True, text=True)

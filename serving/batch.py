@@ -1,0 +1,228 @@
+"""Restores any number of pictures by Apache Beam: the library behind `serving.batch_restore`.
+
+    from serving.batch import restore_batch
+
+    summary = restore_batch("runs/demo/export", "photos/**.jpg", "restored", beam_options=["--runner=FlinkRunner"])
+    print(summary)
+
+The result does not depend on the workers, nor on how often the job was interrupted and started again: pictures are
+listed once, sorted, each is written whole, and `failed.jsonl` comes last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+
+import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from configs import beam_runner, storage
+from configs.command_line import UserError
+from serving import batch_job
+from serving.batch_input import find_pictures
+from serving.batch_job import Failure, Job, RestoreBatch
+from serving.batch_progress import PictureProgress
+from serving.loaded_model import find_version
+
+_LOG = logging.getLogger(__name__)
+
+FAILED = "failed.jsonl"
+
+
+@dataclasses.dataclass
+class Summary:
+    """What happened.
+
+    Attributes:
+      restored: pictures written.
+      skipped: pictures that the output had already.
+      failures: name and reason of each picture that could not be restored, sorted.
+      others: files without a picture's suffix, left alone.
+      seconds: wall time.
+      failed_file: where the failures are listed.
+    """
+
+    restored: int
+    skipped: int
+    failures: list[Failure]
+    others: int
+    seconds: float
+    failed_file: str
+
+    def __str__(self) -> str:
+        text = f"restored {self.restored}, failed {len(self.failures)}"
+        if self.failures:
+            text += f" (listed in {self.failed_file})"
+        if self.skipped:
+            text += f", skipped {self.skipped} that are there already (--overwrite restores them again)"
+        if self.others:
+            text += f", left alone {self.others} files that are no pictures"
+        if self.restored:
+            text += f"; {self.seconds:.1f} s, {self.restored / self.seconds:.2f} images/s"
+        return text
+
+
+def restore_batch(
+    model: str | os.PathLike,
+    pattern: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+    beam_options: Sequence[str] = (),
+) -> Summary:
+    """Restores all pictures of a folder or a pattern under the same names.
+
+    Args:
+      model: export folder or a version's own, or its URL; see `loaded_model.find_version`.
+      pattern: folder, pattern or picture, or its URL; see `batch_input`.
+      output: folder or URL to write to, not the originals' own; other files in it stay untouched.
+      overwrite: restore again what `output` has already.
+      progress: show a bar, where there is a terminal.
+      beam_options: Beam's own, such as ["--runner=FlinkRunner"].
+
+    Returns:
+      The summary; a picture that fails does not stop the others.
+
+    Raises:
+      UserError: an argument cannot be used, or the output became unwritable; what is written by then is whole, and
+        the next call goes on from there.
+    """
+    started = time.monotonic()
+    model, pattern, output = map(os.fspath, (model, pattern, output))
+    options = beam_runner.parse_options(beam_options)
+    runner = beam_runner.create(options)
+    FileSystems.set_options(options)  # credentials and endpoints of object storage
+    for flag, path in (("--model", model), ("--input", pattern), ("--output", output)):
+        storage.check(path, flag)
+    output = storage.absolute(output).rstrip("/")
+    with _blaming("model", model, "read"):
+        version = find_version(model)
+    with _blaming("input", pattern, "read"):
+        pictures = find_pictures(pattern, output)
+    job = Job(version, pictures.folder, output, uuid.uuid4().hex)
+    with _blaming("output", output, "written"):
+        there = _prepare(job)
+        newest = max(there.values(), default=0.0)
+    todo = [name for name in pictures.names if overwrite or name not in there]
+    skipped = len(pictures.names) - len(todo)
+    _LOG.info("restoring %d of %d pictures of %s with %s", len(todo), len(pictures.names), pictures.folder, version)
+
+    try:
+        if todo:
+            bar = PictureProgress(output, len(todo), newest, show=progress)
+            with _quietened(), bar, beam_runner.pipeline(runner, options) as pipeline:
+                build(pipeline, job, todo, options)
+        failures = _finish(job, todo, overwrite)
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # the first error is the one to tell
+            _sweep(output, _names(output))
+        said = _user_error(error)
+        if said:
+            raise UserError(said) from error
+        raise
+    return Summary(
+        restored=len(todo) - len(failures),
+        skipped=skipped,
+        failures=failures,
+        others=pictures.others,
+        seconds=time.monotonic() - started,
+        failed_file=storage.join(output, FAILED),
+    )
+
+
+def build(pipeline: beam.Pipeline, job: Job, names: Sequence[str], options: PipelineOptions) -> None:
+    """Adds to a pipeline what restores the named pictures, below the job's source."""
+    (
+        pipeline
+        # Reshuffled, or one worker would take all.
+        | "Batches" >> beam.Create(list(batch_job.batches(names)), reshuffle=True)
+        | "Restore" >> beam.ParDo(RestoreBatch(job, options))
+    )
+
+
+def _prepare(job: Job) -> dict[str, float]:
+    """Removes what an earlier job left unfinished, and its list of failures.
+
+    Returns:
+      The names of the files in the output, and when they were written.
+    """
+    storage.delete([storage.join(job.output, FAILED)])
+    # Shows whether the output can be written, and by which clock.
+    storage.write_text(batch_job.failures_path(job, 0), "")
+    files = {file.name: file.updated for file in storage.list_files(job.output)}
+    _sweep(job.output, list(files))
+    return files
+
+
+def _finish(job: Job, todo: Sequence[str], overwrite: bool) -> list[Failure]:
+    """Lists the failures; every picture must be there, or among them, before `failed.jsonl` says so."""
+    names = _names(job.output)
+    there = set(names)
+    failures = batch_job.read_failures(job, names)
+    if not overwrite:  # a picture that failed in one attempt at its batch may be there by another
+        failures = [(name, reason) for name, reason in failures if name not in there]
+    failed = {name for name, _ in failures}
+    lost = [name for name in todo if name not in there and name not in failed]
+    if lost:
+        raise UserError(
+            f"{len(lost)} pictures are not in {job.output}, such as {lost[0]}: was it changed during the job? run the "
+            "same command again"
+        )
+    if overwrite:  # what an earlier job made of a picture is not this one's result
+        storage.delete([storage.join(job.output, name) for name in sorted(failed & there)])
+    storage.write_text(storage.join(job.output, FAILED), batch_job.failure_lines(failures))
+    _sweep(job.output, names)
+    return failures
+
+
+def _names(output: str) -> list[str]:
+    return [file.name for file in storage.list_files(output)]
+
+
+def _sweep(output: str, names: Sequence[str]) -> None:
+    storage.delete([storage.join(output, name) for name in names if batch_job.is_leftover(name)])
+
+
+def _user_error(error: BaseException) -> str | None:
+    """The message of a UserError in a worker, which most runners wrap up, traceback and all, in an error of theirs."""
+    found = re.search(r"UserError: (.+?)(?: \[while running .*)?$", f"{type(error).__name__}: {error}", re.MULTILINE)
+    return found[1] if found else None
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for a UserError's traceback, page after page of it: `restore_batch` raises what it says."""
+    error = record.exc_info[1] if record.exc_info else None
+    return "configs.command_line.UserError: " not in record.getMessage() and not isinstance(error, UserError)
+
+
+@contextlib.contextmanager
+def _quietened() -> Iterator[None]:
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(_is_news)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_is_news)
+
+
+@contextlib.contextmanager
+def _blaming(flag: str, value: str, done: str) -> Iterator[None]:
+    """Turns a file system's error, of whatever class, into one that names the flag."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise UserError(f"--{flag}={value}: cannot be {done}: {reason}; name a folder that can") from error

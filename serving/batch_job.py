@@ -1,0 +1,153 @@
+"""What a worker of batch restoration does: the pictures of a batch one by one, each written whole.
+
+    OUTPUT/
+      holiday/0001.jpg                   restored; on its way it had another name, see `storage.create_whole`
+      .failed-6f9c…-00017.jsonl          which pictures of batch 17 could not be restored, and why
+
+A batch may be restored again, or by two workers at once, as Beam's runners do after a fault: it leads to the same
+bytes. What was on its way when a process was killed, and the failures, are removed at the end of the job, and at the
+start of the next one if that end never came.
+
+Failures leave a batch through a file, not through Beam: on DaskRunner a GroupByKey over the failures of a thousand
+batches takes two minutes, and over those of four thousand nine.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.utils.shared import Shared
+
+from configs import storage
+from configs.command_line import UserError
+from serving import photo
+from serving.loaded_model import LoadedModel
+from serving.refusal import Refused
+
+_FAILED = re.compile(r"\.failed-([0-9a-f]{32})-\d{5}\.jsonl")
+
+# Small enough to go round among the workers, and not so many that the runner is busy with them.
+_PICTURES_IN_BATCH = 16
+_FEW_BATCHES, _MANY_BATCHES = 64, 4096
+
+Failure = tuple[str, str]  # name and reason
+
+
+class Job(NamedTuple):
+    """What all workers are told: paths that are absolute, or URLs.
+
+    Attributes:
+      model: a version's folder.
+      source: the folder that the pictures' names are below.
+      output: where the same names are written.
+      id: 32 hexadecimal digits. Workers whose main process was killed go on for a while: what they leave is not this
+        job's.
+    """
+
+    model: str
+    source: str
+    output: str
+    id: str
+
+
+class RestoreBatch(storage.FileDoFn):
+    """A batch of `batches` -> nothing; its pictures, or their failures, are in the output."""
+
+    def __init__(self, job: Job, options: PipelineOptions) -> None:
+        super().__init__(options)
+        self._job = job
+        self._shared = Shared()
+
+    def setup(self) -> None:
+        super().setup()
+        # One model in a process, however many threads it has and however often Beam sets this up.
+        self._model: LoadedModel = self._shared.acquire(lambda: LoadedModel(self._job.model))
+        self._read = storage.reader(self._job.source)
+
+    def process(self, batch: str) -> None:
+        index, names = json.loads(batch)
+        failures = [failure for failure in map(self._restore, names) if failure]
+        path = failures_path(self._job, index)
+        if failures:
+            self._write(path, failure_lines(failures).encode())
+        else:
+            storage.delete([path])  # another attempt's, whose trouble has passed
+
+    def _restore(self, name: str) -> Failure | None:
+        try:
+            original = self._read(name)
+        except FileNotFoundError:
+            return name, "gone since the folder was listed"
+        except Exception as error:  # each file system has errors of its own, and the other pictures go on
+            return name, _reason(error)
+        try:
+            picture = photo.parse(original)
+            restored = photo.write(picture, self._model.restore_bytes(picture.request))
+        except Exception as error:  # so has each decoder
+            return name, _reason(error)
+        self._write(storage.join(self._job.output, name), restored)
+        return None
+
+    def _write(self, path: str, content: bytes) -> None:
+        """Ends the job if it cannot: no other picture could be written either."""
+        try:
+            with storage.create_whole(path) as file:
+                file.write(content)
+        except Exception as error:  # as above
+            raise UserError(
+                f"{path}: cannot be written: {_reason(error)}; mend that, and the same command goes on from here"
+            ) from error
+
+
+def batches(names: Sequence[str]) -> Iterator[str]:
+    """Cuts names into batches.
+
+    Yields:
+      JSON [index, [name, …]], in ASCII: Beam's coders refuse text that is no UTF-8, which a file may be called.
+    """
+    size = max(1, min(_PICTURES_IN_BATCH, len(names) // _FEW_BATCHES), math.ceil(len(names) / _MANY_BATCHES))
+    for index, start in enumerate(range(0, len(names), size)):
+        yield json.dumps([index, names[start : start + size]])
+
+
+def failures_path(job: Job, batch: int) -> str:
+    """Where a batch leaves its failures until the end of the job."""
+    return storage.join(job.output, f".failed-{job.id}-{batch:05}.jsonl")
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of the output is one that a job removes."""
+    return storage.is_partial(name) or _FAILED.fullmatch(name) is not None
+
+
+def read_failures(job: Job, names: Sequence[str]) -> list[Failure]:
+    """Reads what the job's workers left in the output.
+
+    Args:
+      job: which.
+      names: all files in its output.
+
+    Returns:
+      The failures of all batches, sorted by name.
+    """
+    matches = [match for match in map(_FAILED.fullmatch, names) if match and match[1] == job.id]
+    contents = [storage.read_bytes(storage.join(job.output, match[0])) for match in matches]
+    lines = [json.loads(line) for content in contents for line in content.splitlines()]
+    return sorted((line["filename"], line["reason"]) for line in lines)
+
+
+def failure_lines(failures: Sequence[Failure]) -> str:
+    """The failures as JSON, one a line."""
+    return "".join(json.dumps({"filename": name, "reason": reason}) + "\n" for name, reason in failures)
+
+
+def _reason(error: Exception) -> str:
+    """One line for a person."""
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
+    expected = isinstance(error, (Refused, photo.UnreadablePhoto, OSError, ValueError))
+    return text if expected and text else f"{type(error).__name__}: {text}"
