@@ -33,7 +33,7 @@ format: $(VENV)/installed
 	@$(BIN)/ruff format .
 
 benchmarks: $(VENV)/installed
-	@set -e; for name in conversion input_pipeline canvases corruption models training quality generic keyed estimates serving serving_load scale; do $(BIN)/python -m benchmarks.$$name; done
+	@set -e; for name in conversion input_pipeline canvases corruption models training quality generic keyed estimates serving serving_load scale workers; do $(BIN)/python -m benchmarks.$$name; done
 
 $(VENV)/installed: setup.py
 	@if [ -z "$(PYTHON)" ]; then \

@@ -222,15 +222,22 @@ def _print_table(images: Path, work: Path, rounds: int) -> None:
             rounds,
         )
         plan, _, _, _ = _plan(_PLANNED_FOR_TABLE)
-    print("| | pictures | TB | shards of 128 MB | core hours, header | decode | a restart: planning | checking all |")
+    print(
+        "| | pictures | bytes | shards of 128 MB | --check=header | --check=decode | planning | checking |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, pictures, total in _COLLECTIONS:
-        hours = [seconds / size * total / 3600 for seconds in (header, decode, check)]
-        planning = plan / _PLANNED_FOR_TABLE * pictures / 60
-        print(
-            f"| {name} | {pictures:,} | {total / 1e12:.4g} | {max(1, round(total / 128e6)):,} | {hours[0]:.3g} | "
-            f"{hours[1]:.3g} | {planning:.2g} minutes | {hours[2]:.2g} core hours |"
-        )
+        columns = [name, f"{pictures:,}", f"{total / 1e12:.2g} TB" if total > 1e12 else f"{total / 1e9:.2g} GB"]
+        columns.append(f"{max(1, round(total / 128e6)):,}")
+        columns += [_duration(seconds / size * total) for seconds in (header, decode)]
+        columns += [_duration(plan / _PLANNED_FOR_TABLE * pictures), _duration(check / size * total)]
+        print(f"| {' | '.join(columns)} |")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.2g} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def _crc32c(path: Path) -> None:
