@@ -222,9 +222,7 @@ def _print_table(images: Path, work: Path, rounds: int) -> None:
             rounds,
         )
         plan, _, _, _ = _plan(_PLANNED_FOR_TABLE)
-    print(
-        "| | pictures | bytes | shards of 128 MB | --check=header | --check=decode | planning | checking |"
-    )
+    print("| | pictures | bytes | shards of 128 MB | --check=header | --check=decode | planning | checking |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, pictures, total in _COLLECTIONS:
         columns = [name, f"{pictures:,}", f"{total / 1e12:.2g} TB" if total > 1e12 else f"{total / 1e9:.2g} GB"]

@@ -23,11 +23,11 @@ from apache_beam.io.filesystems import FileSystems
 
 from configs import beam_runner, storage
 from configs.command_line import UserError
+from configs.progress import WatchedProgress
 from preprocessing import pipeline, resume, schema, shards, splits
 from preprocessing.checks import DECODE, HEADER
 from preprocessing.coco import Annotations
 from preprocessing.plan import list_pictures, missing_pictures, plan_shards, write_plan
-from preprocessing.progress import ShardProgress
 from preprocessing.shards import JobFolders
 
 _LOG = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def convert(
         total_bytes = int(listing.sizes.sum()) * used // len(listing.names)
         del known, listing  # a million pictures' annotations are on disk now
 
-        with ShardProgress(folders, total_bytes):
+        with WatchedProgress(folders.written, total_bytes, desc="shards", unit="B", unit_scale=True):
             pipeline.run(plan_paths, folders, runner, options)
 
         manifests = list(storage.map_files(storage.read_json, map(folders.manifest_of, plan_paths), output_dir))

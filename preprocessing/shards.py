@@ -68,6 +68,15 @@ class JobFolders(NamedTuple):
     def shard(self, shard: str) -> str:
         return storage.join(self.output, shard)
 
+    def written(self) -> int:
+        """Bytes of the shards, staged or published. On a disk a shard shows while it grows, elsewhere when complete."""
+        staged = self.staged_shard("")[len(storage.join(self.output, "")) :]
+        return sum(
+            file.size
+            for file in storage.list_files(self.output)
+            if schema.is_shard_name(file.name) or file.name.startswith(staged)
+        )
+
 
 class StagedPicture(NamedTuple):
     """A picture that was written: `rank` is its place in the shuffled data set, `record` its place in the shard."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import re
@@ -26,10 +27,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from configs import beam_runner, storage
 from configs.command_line import UserError
+from configs.progress import WatchedProgress
 from serving import batch_job
 from serving.batch_input import find_pictures
 from serving.batch_job import Failure, Job, RestoreBatch
-from serving.batch_progress import PictureProgress
 from serving.loaded_model import find_version
 
 _LOG = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ def restore_batch(
 
     try:
         if todo:
-            bar = PictureProgress(output, len(todo), newest, show=progress)
+            written = functools.partial(batch_job.count_written, output, newest)
+            bar = WatchedProgress(written, len(todo), unit="image", disable=not progress or None)
             with _quietened(), bar, beam_runner.pipeline(runner, options) as pipeline:
                 build(pipeline, job, todo, options)
         failures = _finish(job, todo, overwrite)

@@ -125,6 +125,11 @@ def is_leftover(name: str) -> bool:
     return storage.is_partial(name) or _FAILED.fullmatch(name) is not None
 
 
+def count_written(output: str, newest: float) -> int:
+    """How many pictures are in the output that were written after a time, in the file system's own seconds."""
+    return sum(file.updated > newest and not is_leftover(file.name) for file in storage.list_files(output))
+
+
 def read_failures(job: Job, names: Sequence[str]) -> list[Failure]:
     """Reads what the job's workers left in the output.
 
