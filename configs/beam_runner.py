@@ -143,6 +143,8 @@ def pipeline(runner: PipelineRunner, options: PipelineOptions) -> Iterator[beam.
 def _import_dask() -> tuple[Any, Any]:
     """Beam's options for Dask, and Dask itself."""
     try:
+        # Read when Dask is imported, here and in the workers that it starts: a page at every start and end otherwise.
+        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
         import distributed
         from apache_beam.runners.dask import dask_runner
     except ImportError:
