@@ -70,7 +70,7 @@ setup(
     packages=find_packages(
         include=["configs*", "preprocessing*", "training*", "serving*"],
     ),
-    package_data={"serving": ["tf_serving/*"]},
+    package_data={"serving": ["tf_serving/*"], "training": ["kubernetes/*"]},
     python_requires=">=3.9,<3.12",
     install_requires=[
         "tensorflow==2.15.1",  # the last line that TensorFlow Addons supports

@@ -59,7 +59,7 @@ def require(directory: str, path: str) -> None:
         return
     flag = f"--config.data.dir={directory}"
     copy = f"copy the dataset to a disk{_COPY.get(scheme, '').format(directory)}, and give --config.data.dir=FOLDER"
-    if scheme == "s3" and scheme not in tf.io.gfile.get_registered_schemes():
+    if scheme == "s3":
         _load_s3()
     if scheme not in tf.io.gfile.get_registered_schemes():
         remedy = f"{_INSTALL}, or {copy}" if scheme == "s3" else copy
