@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from apache_beam.internal import pickler
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
@@ -183,18 +184,32 @@ def test_overwrite_restores_all_again_and_keeps_nothing_that_now_fails(pictures,
     assert contents(tmp_path) == {**restored[1], "other.txt": b"not ours"}
 
 
-def test_leftovers_of_a_killed_job_are_removed(pictures, restored, export_dir, tmp_path):
-    output = tmp_path / "killed"
+@pytest.fixture
+def killed(tmp_path):
+    """The output of a job that was killed: half a picture, the failures of a batch, and the list of the job before."""
     with storage.create_whole(str(tmp_path / "out" / "holiday" / "a.JPG")) as file:
         file.write(b"half a pict")
         file.flush()
-        shutil.copytree(tmp_path / "out", output)
-    line = '{"filename": "grey.jpg", "reason": "the disk was slow"}\n'
+        output = Path(shutil.copytree(tmp_path / "out", tmp_path / "killed"))
+    line = '{"filename": "broken.jpg", "reason": "the disk was slow"}\n'
     storage.write_text(batch_job.failures_path(batch_job.Job("", "", str(output), "0" * 32), 0), line)
     (output / "failed.jsonl").write_text(line)
     assert len(contents(output)) == 3 and not (output / "holiday" / "a.JPG").exists()
-    restore_batch(export_dir, pictures, output)
-    assert contents(output) == restored[1]
+    return output
+
+
+def test_leftovers_of_a_killed_job_do_not_matter(pictures, restored, export_dir, killed):
+    restore_batch(export_dir, pictures, killed)
+    assert contents(killed) == restored[1]
+
+
+def test_leftovers_of_a_killed_job_are_gone_before_the_work_begins(pictures, export_dir, killed, monkeypatch):
+    def begin(*_):
+        raise InterruptedError(f"with {list(contents(killed))}")
+
+    monkeypatch.setattr(batch, "build", begin)
+    with pytest.raises(InterruptedError, match=r"^with \[\]$"):
+        restore_batch(export_dir, pictures, killed)
 
 
 def test_a_command_that_is_killed_goes_on_when_it_is_started_again(many, many_restored, export_dir, tmp_path):
@@ -291,6 +306,21 @@ def test_from_object_storage_to_object_storage_by_a_model_from_there(pictures, r
         assert dict(zip([key[len("out/") :] for key in keys], bodies)) == restored[1]
         with pytest.raises(UserError, match=f"--model={store.url}/photos: no version in it"):
             restore_batch(f"{store.url}/photos", *place[1:], beam_options=store.flags)
+
+
+def test_a_worker_that_was_never_told_of_object_storage_reaches_it(pictures, restored, export_dir):
+    """Dask's unpickle what they shall do, and know nothing of the main process's options."""
+    with s3_server() as store:
+        options = PipelineOptions(store.flags)
+        job = batch_job.Job(f"{export_dir}/1", str(pictures), f"{store.url}/told", "0" * 32)
+        [batch_of_one] = batch_job.batches(["grey.jpg"])
+        pickled = pickler.dumps(batch_job.RestoreBatch(job, options))
+        FileSystems.set_options(PipelineOptions([]))
+        worker = pickler.loads(pickled)
+        worker.setup()
+        worker.process(batch_of_one)
+        written = store.client.get_object(Bucket=store.bucket, Key="told/grey.jpg")["Body"].read()
+        assert written == restored[1]["grey.jpg"]
 
 
 def test_a_job_server_runs_the_pipeline_from_its_portable_form(pictures, restored, export_dir, tmp_path):
