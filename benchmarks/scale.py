@@ -108,7 +108,9 @@ def main(argv: Sequence[str]) -> None:
         if "copy" in _ONLY.value:
             _measure_copy(images, work, rounds)
         if "dask" in _ONLY.value:
-            _measure_dask(images, work, rounds)
+            # More: connecting, planning and grouping are the same for one worker and two.
+            lay_out_copies(_IMAGES.value, 3 * count, work / "many")
+            _measure_dask(work / "many", work, rounds)
         kills = 3 if _QUICK.value else _KILLS.value
         if "conversion_kills" in _ONLY.value:
             _measure_kills_of_conversion(images, work, kills)
