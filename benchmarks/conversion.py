@@ -42,7 +42,7 @@ from absl import flags
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from benchmarks.figure import median_of_alternating, report
-from benchmarks.photographs import lay_out_copies
+from benchmarks.photographs import decode_plainly, lay_out_copies
 from configs import beam_runner, command_line
 from preprocessing import schema, shards
 from preprocessing.checks import HEADER, check_picture
@@ -53,14 +53,6 @@ _IMAGES = flags.DEFINE_string("images", None, "Folder of JPEGs to repeat.")
 
 # Small enough that ten thousand pictures spread evenly over two processes.
 _SHARD_MB = 32
-
-_PLAIN_LOOP = """
-import io, sys
-from PIL import Image
-for path in open(sys.argv[1]).read().splitlines():
-    with open(path, "rb") as file:
-        Image.open(io.BytesIO(file.read())).load()
-"""
 
 
 def main(argv: Sequence[str]) -> Optional[int]:
@@ -99,7 +91,7 @@ def _measure_decode(work: Path, count: int, processes: int, rounds: int) -> None
     own, other = median_of_alternating(
         [
             lambda: _convert(images, work / "out", "decode", processes),
-            lambda: _decode_plainly(images, work, processes),
+            lambda: decode_plainly(images, work, processes),
         ],
         rounds,
     )
@@ -162,18 +154,6 @@ def _write_to_tfrecord(images: Path, output: Path) -> None:
             | beam.Map(to_record)
             | beam.io.WriteToTFRecord(str(output / "train"), file_name_suffix=".tfrecord", num_shards=shard_count)
         )
-
-
-def _decode_plainly(images: Path, work: Path, processes: int) -> None:
-    paths = sorted(str(path) for path in images.iterdir())
-    loops = []
-    for index in range(processes):
-        listed = work / f"plain-{index}.txt"
-        listed.write_text("\n".join(paths[index::processes]))
-        loops.append(subprocess.Popen([sys.executable, "-c", _PLAIN_LOOP, str(listed)]))
-    for loop in loops:
-        if loop.wait():
-            raise RuntimeError("the plain loop failed")
 
 
 def _peak_resident(command: list[str]) -> int:

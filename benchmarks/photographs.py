@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -9,6 +11,14 @@ from tqdm import tqdm
 
 from configs.command_line import UserError
 from preprocessing import sample_photos
+
+_PLAIN_LOOP = """
+import io, sys
+from PIL import Image
+for path in open(sys.argv[1]).read().splitlines():
+    with open(path, "rb") as file:
+        Image.open(io.BytesIO(file.read())).load()
+"""
 
 _COCO = Path(__file__).parents[2] / "shared/data/coco/train2017"
 
@@ -56,3 +66,22 @@ def lay_out_copies(asked_for: str | None, count: int, folder: Path) -> None:
         text = f"copy {index}".encode()
         comment = b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text
         (folder / f"{index:06d}.jpg").write_bytes(data[:2] + comment + data[2:])
+
+
+def decode_plainly(images: Path, scratch: Path, processes: int) -> None:
+    """Reads and decodes all files of a folder, by loops in so many processes, and does nothing else.
+
+    Args:
+      images: the folder.
+      scratch: another, for the lists of files.
+      processes: how many share the work.
+    """
+    paths = sorted(str(path) for path in images.iterdir())
+    loops = []
+    for index in range(processes):
+        listed = scratch / f"plain-{index}.txt"
+        listed.write_text("\n".join(paths[index::processes]))
+        loops.append(subprocess.Popen([sys.executable, "-c", _PLAIN_LOOP, str(listed)]))
+    for loop in loops:
+        if loop.wait():
+            raise RuntimeError("the plain loop failed")

@@ -11,6 +11,7 @@ Out: a line for each figure, and a table by calculation.
     plan_ratio                    against sorting the ten million names alone
     copy_ratio                    --check=header on one core, against `cp` of the files, their SHA-256 and CRC-32C
     dask_ratio                    images/s of two Dask workers against one, --check=decode
+    dask_ratio_plain              the same of plain decoding loops: what this machine's cores allow
     kills_conversion              jobs, of all those killed once at a random moment and run again, that ended with other
     kills_restoration             bytes than one that was never killed
 
@@ -42,7 +43,7 @@ from absl import flags
 from PIL import Image
 
 from benchmarks.figure import median_of_alternating, report
-from benchmarks.photographs import lay_out_copies
+from benchmarks.photographs import decode_plainly, lay_out_copies
 from configs import command_line
 from preprocessing.convert import convert
 from tests.dask_cluster import dask_cluster
@@ -65,8 +66,7 @@ _COLLECTIONS = [  # name, pictures, bytes
 _PLANNED_FOR_TABLE = 1_000_000
 
 _PLAN = """
-import itertools, sys, tempfile, time
-import numpy as np
+import sys, tempfile, time
 from configs import storage
 from preprocessing import plan, splits
 from preprocessing.coco import Annotations
@@ -157,11 +157,14 @@ def _measure_dask(images: Path, work: Path, rounds: int) -> None:
         functions = [
             lambda: _convert(images, work / "out", "decode", one.flags),
             lambda: _convert(images, work / "out", "decode", two.flags),
+            lambda: decode_plainly(images, work, 1),
+            lambda: decode_plainly(images, work, 2),
         ]
-        for function in functions:  # a worker's first task imports Beam
+        for function in functions[:2]:  # a worker's first task imports Beam
             function()
-        alone, both = median_of_alternating(functions, rounds)
+        alone, both, one_loop, two_loops = median_of_alternating(functions, rounds)
     report("dask_ratio", alone / both, "x", target=1.6)
+    report("dask_ratio_plain", one_loop / two_loops, "x")
 
 
 def _measure_kills_of_conversion(images: Path, work: Path, kills: int) -> None:

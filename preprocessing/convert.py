@@ -86,6 +86,8 @@ def convert(
     arguments.update(places)
     folders = JobFolders(output_dir)
     _check_place(images_dir, output_dir)
+    # Of other arguments it is said here, of other input below, when half a gigabyte of annotations has been read.
+    resume.find({"arguments": arguments, "input": {}}, folders, overwrite)
 
     listing = list_pictures(images_dir)
     known = _read_annotations(annotations, captions)

@@ -197,17 +197,13 @@ def parse_example(serialised: bytes) -> dict[str, list[Union[bytes, int, float]]
 
 
 def _read_text(path: str) -> str:
-    if "://" in path:
-        return _read_url(path).decode("utf-8")
-    with open(path, encoding="utf-8") as file:
-        return file.read()
-
-
-def _read_url(path: str) -> bytes:
+    if "://" not in path:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
     from configs import storage  # only where there is a URL: Beam takes a second to import
 
     storage.check(path, listed=False)
-    return storage.read_bytes(path)
+    return storage.read_bytes(path).decode("utf-8")
 
 
 def _field_header(number: int, length: int) -> bytes:

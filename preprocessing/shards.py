@@ -60,7 +60,7 @@ class JobFolders(NamedTuple):
 
     def manifest_of(self, plan_path: str) -> str:
         """The manifest's path, of the shard whose plan has this one."""
-        return storage.join(self.unfinished, "manifests", plan_path.rpartition("/")[2])
+        return self.manifest(plan_path.rpartition("/")[2].removesuffix(".json"))
 
     def staged_shard(self, shard: str) -> str:
         return storage.join(self.staged, shard)
@@ -70,12 +70,9 @@ class JobFolders(NamedTuple):
 
     def written(self) -> int:
         """Bytes of the shards, staged or published. On a disk a shard shows while it grows, elsewhere when complete."""
-        staged = self.staged_shard("")[len(storage.join(self.output, "")) :]
-        return sum(
-            file.size
-            for file in storage.list_files(self.output)
-            if schema.is_shard_name(file.name) or file.name.startswith(staged)
-        )
+        staged = f"{UNFINISHED}/staged/"
+        files = storage.list_files(self.output)
+        return sum(file.size for file in files if schema.is_shard_name(file.name) or file.name.startswith(staged))
 
 
 class StagedPicture(NamedTuple):
@@ -109,11 +106,10 @@ def _staged_before(shard: str, folders: JobFolders) -> Optional[tuple[dict[str, 
     staged = _read_if_there(folders.staged_manifest(shard))
     if staged is None:
         return None
-    published = _read_if_there(folders.manifest(shard))
-    if not _holds(folders.staged_shard(shard), staged["manifest"]) and not (
-        published and _holds(folders.shard(shard), published)
-    ):
-        return None
+    if not _holds(folders.staged_shard(shard), staged["manifest"]):
+        published = _read_if_there(folders.manifest(shard))
+        if published is None or not _holds(folders.shard(shard), published):
+            return None
     return staged["manifest"], [StagedPicture(*picture) for picture in staged["pictures"]]
 
 

@@ -10,6 +10,7 @@ A folder on a disk needs nothing of this.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 
 import tensorflow as tf
@@ -21,6 +22,7 @@ _INSTALL = "pip install 'cleanplate[s3]'"
 _COPY = {"s3": ", aws s3 sync {0} FOLDER", "gs": ", gcloud storage rsync --recursive {0} FOLDER"}
 
 
+@functools.cache
 def _skip_destructors() -> None:
     """Has this process end without running C++ destructors; its exit code stays.
 

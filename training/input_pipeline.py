@@ -78,8 +78,7 @@ def _records(paths: tf.data.Dataset, shards: int, deterministic: bool) -> tf.dat
 
 def _shard_paths(data: ml_collections.ConfigDict, split: str) -> list[str]:
     paths = schema.shard_paths(data.dir, split)
-    for path in paths[:1]:
-        file_systems.require(data.dir, path)
+    file_systems.require(data.dir, paths[0])
     return paths
 
 

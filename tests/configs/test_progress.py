@@ -1,6 +1,7 @@
 """The bar follows what a job has written, and outlives looks that fail."""
 
 import io
+import threading
 import time
 
 import pytest
@@ -31,6 +32,10 @@ def test_the_bar_shows_what_was_written_and_is_full_at_the_end_of_a_job_that_wen
     assert bar._bar.n == (2 if fails else 3)
 
 
-def test_without_a_bar_nobody_looks():
-    with progress.WatchedProgress(lambda: pytest.fail("looked"), 3, disable=True):
-        time.sleep(0.01)
+@pytest.mark.parametrize("shown", [True, False])
+def test_without_a_bar_nobody_looks(monkeypatch, shown):
+    monkeypatch.setattr(progress, "_POLL_SECONDS", 0.001)
+    looked = threading.Event()
+    bar = progress.WatchedProgress(lambda: looked.set() or 1, 3, file=io.StringIO(), disable=not shown)
+    with bar:
+        assert looked.wait(60 if shown else 0.2) == shown

@@ -177,6 +177,13 @@ def test_other_arguments_are_refused_and_the_difference_named(
     verify(str(coco_folder.output))
 
 
+def test_other_arguments_are_refused_before_anything_is_read(run_convert, monkeypatch):
+    run_convert()
+    monkeypatch.setattr("preprocessing.convert.list_pictures", lambda *unused: pytest.fail("the folder was listed"))
+    with pytest.raises(UserError, match="--seed=0 instead of 5"):
+        run_convert(seed=5)
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
