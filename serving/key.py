@@ -11,11 +11,14 @@ In: the mark as it was laid over the pictures, an RGBA picture: a field larger t
 some part, or a stamp that lies somewhere in them, once or several times.
 
 Out: the next version, like `serving.export` writes it, for the same servers and clients. A picture in which the canvas
-is not found comes back untouched, and so do pixels that it leaves uncovered. `restore` has further outputs:
+is not found comes back untouched, and so do pixels that it leaves uncovered. Further outputs:
 
+    found      bool [N]         whether the canvas was found
     score      float32 [N]      how sure it is that the canvas is there
     transform  float32 [N, 4]   dy, dx, scale, rotation in radians of the canvas
     opacity    float32 [N]      that it was laid with, 0 where it was not found
+
+All but `transform` are outputs of `serving_default` too.
 """
 
 from __future__ import annotations

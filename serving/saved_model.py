@@ -9,6 +9,9 @@ EXPORT_DIR/
 
 serving_default    image_bytes string [N] (JPEG, PNG, BMP, GIF; sizes may differ) -> restored_bytes string [N] (PNG)
 restore            images uint8 [N, H, W, 3], any H, W >= 1 -> restored uint8 [N, H, W, 3]
+
+Both have the further outputs of what restores: those of `serving.key` have `found`, `score` and `opacity`, and `restore`
+has `transform` too.
 """
 
 from __future__ import annotations
@@ -43,22 +46,32 @@ class _Signatures(tf.Module):
     every layer, which no server reads and which tie the file to a version of Keras.
     """
 
-    def __init__(self, restore_pictures: RestorePictures, variables: Sequence[tf.Variable], max_pixels: int) -> None:
+    def __init__(
+        self, restore_pictures: tf.types.experimental.ConcreteFunction, variables: Sequence[tf.Variable], max_pixels: int
+    ) -> None:
         super().__init__()
         self._network_variables = list(variables)
 
-        def restore_one(data: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        # A figure for each picture, such as whether a mark was found in it.
+        figures = {
+            name: tf.TensorSpec([], output.dtype)
+            for name, output in restore_pictures.structured_outputs.items()
+            if output.shape.rank == 1
+        }
+
+        def restore_one(data: tf.Tensor, index: tf.Tensor) -> dict[str, tf.Tensor]:
             colour, alpha = image_codec.decode(data, index, max_pixels)
-            return image_codec.encode_png(restore_pictures(colour[tf.newaxis])["restored"][0], alpha)
+            outputs = restore_pictures(colour[tf.newaxis])
+            encoded = image_codec.encode_png(outputs["restored"][0], alpha)
+            return {"restored_bytes": encoded, **{name: outputs[name][0] for name in figures}}
 
         def serving_default(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            restored = tf.map_fn(
+            return tf.map_fn(
                 lambda element: restore_one(*element),
                 (image_bytes, tf.range(tf.size(image_bytes))),
-                fn_output_signature=tf.TensorSpec([], tf.string),
+                fn_output_signature={"restored_bytes": tf.TensorSpec([], tf.string), **figures},
                 parallel_iterations=1,  # one picture's pixels at a time, however many a request has
             )
-            return {"restored_bytes": restored}
 
         def restore(images: tf.Tensor) -> dict[str, tf.Tensor]:
             shape = tf.shape(images)

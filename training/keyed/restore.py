@@ -199,7 +199,7 @@ class KeyedRestorer:
         _, found, restored, opacity = tf.while_loop(lambda match, *_: match.score >= FOUND, take, start)
         score = tf.where((found.count == 0) & (first.score >= FOUND), 0.0, first.score)
         transform = tf.concat([first.placement.corner, [first.placement.scale, first.placement.rotation]], axis=0)
-        return restored, score, transform, opacity
+        return restored, found.count > 0, score, transform, opacity
 
     @tf.autograph.experimental.do_not_convert  # it takes half the time of tracing, and nothing here needs it
     def __call__(self, pictures: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -210,11 +210,12 @@ class KeyedRestorer:
 
         Returns:
           restored: like `pictures`.
+          found: bool `[N]`, whether the canvas was found; where it was not, `restored` is the picture itself.
           score: float32 `[N]`, how sure it is that the canvas is there.
           transform: float32 `[N, 4]`, (dy, dx, scale, rotation in radians) of the canvas; of the first of several.
           opacity: float32 `[N]`, likewise, 0 where the canvas was not found.
         """
         one, number = tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([], tf.float32)
-        signature = (one, number, tf.TensorSpec([4], tf.float32), number)
+        signature = (one, tf.TensorSpec([], tf.bool), number, tf.TensorSpec([4], tf.float32), number)
         mapped = tf.map_fn(self._restore_one, pictures, fn_output_signature=signature, parallel_iterations=1)
-        return dict(zip(("restored", "score", "transform", "opacity"), mapped))
+        return dict(zip(("restored", "found", "score", "transform", "opacity"), mapped))
