@@ -47,7 +47,10 @@ class _Signatures(tf.Module):
     """
 
     def __init__(
-        self, restore_pictures: tf.types.experimental.ConcreteFunction, variables: Sequence[tf.Variable], max_pixels: int
+        self,
+        restore_pictures: tf.types.experimental.ConcreteFunction,
+        variables: Sequence[tf.Variable],
+        max_pixels: int,
     ) -> None:
         super().__init__()
         self._network_variables = list(variables)

@@ -39,7 +39,7 @@ class CanvasFeatures(NamedTuple):
     """The fields of one canvas at one resolution; the canvas is padded by one transparent pixel on each side.
 
     Attributes:
-      gradients: float32 `[2, R, h, w]`, along x and y, of the combinations.
+      gradients: float32 `[R, 2, h, w]`, along x and y, of the combinations.
       gradient_mixing: float32 `[4, R]`: what it takes to get those of a, a c_r, a c_g, a c_b.
       products: float32 `[V, h, w]`, V of 1 to 7.
       product_mixing: float32 `[7, V]`, likewise for the products of `Spanning`.
@@ -104,10 +104,11 @@ def spanning(layer: np.ndarray) -> Spanning:
 
 
 def gradients(planes: tf.Tensor) -> tf.Tensor:
-    """Differences to the next pixel along x and y, float32 `[C, H, W]` to `[2, C, H, W]`; 0 at the border."""
-    along_x = tf.pad(planes[:, :, 1:] - planes[:, :, :-1], [[0, 0], [0, 0], [0, 1]])
-    along_y = tf.pad(planes[:, 1:] - planes[:, :-1], [[0, 0], [0, 1], [0, 0]])
-    return tf.stack([along_x, along_y])
+    """Differences to the next pixel along x and y, float32 `[..., H, W]` to `[..., 2, H, W]`; 0 at the border."""
+    beside = [[0, 0]] * (len(planes.shape) - 2)
+    along_x = tf.pad(planes[..., 1:] - planes[..., :-1], [*beside, [0, 0], [0, 1]])
+    along_y = tf.pad(planes[..., 1:, :] - planes[..., :-1, :], [*beside, [0, 1], [0, 0]])
+    return tf.stack([along_x, along_y], axis=-3)
 
 
 def periods(layer: np.ndarray) -> np.ndarray:
@@ -157,10 +158,15 @@ def canvas_features(layer: tf.Tensor, spanned_by: Spanning) -> CanvasFeatures:
       layer: premultiplied canvas at some resolution, float32 `[h, w, 4]`.
       spanned_by: of the canvas.
     """
-    fields = tf.einsum("hwk,kr->rhw", layer, np.roll(spanned_by.gradients, -1, axis=0))  # there, a is last
-    of_fields = gradients(tf.pad(fields, [[0, 0], [1, 1], [1, 1]]))
     rank, mixing = spanned_by.gradients.shape[1], spanned_by.products
-    pairs = tf.stack([tf.reduce_sum(of_fields[:, i] * of_fields[:, j], axis=0) for i, j in _pairs(rank)])
+    shape = tf.shape(layer)
+    # There, a is last.
+    fields = tf.matmul(tf.reshape(layer, [-1, 4]), np.roll(spanned_by.gradients, -1, axis=0))
+    fields = tf.transpose(tf.reshape(fields, [shape[0], shape[1], rank]), [2, 0, 1])
+    of_fields = gradients(tf.pad(fields, [[0, 0], [1, 1], [1, 1]]))
+    pairs = tf.stack([tf.reduce_sum(of_fields[i] * of_fields[j], axis=0) for i, j in _pairs(rank)])
     if mixing.shape[1] > len(mixing):  # more pairs than products
-        pairs, mixing = tf.einsum("kp,phw->khw", mixing, pairs), np.eye(len(mixing), dtype=np.float32)
+        flat = tf.matmul(mixing, tf.reshape(pairs, [mixing.shape[1], -1]))
+        pairs = tf.reshape(flat, [len(mixing), shape[0] + 2, shape[1] + 2])
+        mixing = np.eye(len(mixing), dtype=np.float32)
     return CanvasFeatures(of_fields, spanned_by.gradients, pairs, mixing)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Callable, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from training.keyed import canvas_features, locate, search
-from training.keyed.placement import Placement, at_corner, over_picture
-from training.keyed.refine import Match, refine, visible, window
+from training.keyed.placement import PLACEMENT, Placement, at_corner, over_picture
+from training.keyed.refine import MATCH, Match, refine, visible, window
+from training.keyed.traced import BOOL, INTEGER, LAYER, NUMBER, NUMBERS, PICTURE, PIXELS, PLANE, once
 
 # Highest scores of pictures without the canvas are about 10, seldom 20. Some of 30 to 50 are of a strip along the
 # picture's border, or of edges that agree on no opacity: these rules, and one on what is fitted, are for them.
@@ -35,10 +35,6 @@ _TELLING, _MOST_TELLING = 256, 4_000_000
 # it to refine one, and how often that is done.
 _CANDIDATES, _FAINT, _STEPS = 12, 8.0, 5
 
-# Traced once and called wherever it is needed, in the graph that is written and in the one that runs, which take much
-# longer and more memory with everything inlined. Nothing here needs AutoGraph, which takes half the time of tracing.
-once = functools.partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
-
 
 def in_0_to_1(pixels: tf.Tensor) -> tf.Tensor:
     """uint8 to float32; of a large picture no longer than it takes to crop or shrink it, because of the memory."""
@@ -50,10 +46,8 @@ def cropped(pixels: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     return in_0_to_1(tf.slice(pixels, tf.concat([corner, [0]], 0), tf.concat([size, [3]], 0)))
 
 
-def _shrunk(pixels: tf.Tensor, by: int) -> tf.Tensor:
+def _shrunk(pixels: tf.Tensor, by: tf.Tensor | int) -> tf.Tensor:
     """A picture at `1 / by` of its resolution, by averages, uint8 `[H, W, 3]` to float32 in 0..1; a rest is cut off."""
-    if by == 1:
-        return in_0_to_1(pixels)
     size = tf.shape(pixels)[:2] // by
     whole = pixels[: size[0] * by, : size[1] * by]
     return tf.raw_ops.ResizeArea(images=whole[None], size=size)[0] / 255.0
@@ -94,8 +88,20 @@ def _is_certain(match: Match) -> tf.Tensor:
     return (match.score >= _CERTAIN) & (match.consensus >= _CONSENSUS)
 
 
+FOUND_SO_FAR = Found(tf.TensorSpec([MOST, 4], tf.float32), INTEGER)
+
+
+def nowhere() -> Match:
+    """No match."""
+    return Match(Placement(tf.zeros([2]), tf.ones([]), tf.zeros([])), *[tf.zeros([])] * 3)
+
+
 class Finder:
-    """Finds one canvas."""
+    """Finds one canvas.
+
+    Attributes:
+      size: its height and width.
+    """
 
     def __init__(self, rgba: np.ndarray, scales: tuple[float, float], degrees: tuple[float, float]):
         """Computes what the search needs of the canvas.
@@ -106,7 +112,7 @@ class Finder:
           degrees: likewise, of rotation.
         """
         layer = canvas_features.premultiplied(rgba)
-        self._size = layer.shape[:2]
+        self.size = layer.shape[:2]
         self._spanned_by = canvas_features.spanning(layer)
         self._periods = canvas_features.periods(layer)
         # Of a huge canvas the full resolution takes too much memory: a repeat of the right one will have to do.
@@ -118,9 +124,13 @@ class Finder:
             for level in _LEVELS
         }
         self._scales, self._angles = search.scales_to_try(*scales), search.angles_to_try(*degrees)
-        self._refined, self._as_it_is = once(self._refined), once(self._as_it_is)
-        self._scaled, self._nearer = once(self._scaled), once(self._nearer)
-        self.first, self.next = once(self.first), once(self.next)
+        self._refined = once(self._refined, PIXELS, PLACEMENT, FOUND_SO_FAR, BOOL, INTEGER)
+        self._as_it_is = once(self._as_it_is, PIXELS, FOUND_SO_FAR, INTEGER)
+        self._nearer = once(self._nearer, PIXELS, PLACEMENT, FOUND_SO_FAR)
+        self._scaled = once(self._scaled, PIXELS, NUMBERS, NUMBERS, INTEGER, FOUND_SO_FAR)
+        of_axes = tf.TensorSpec([2], tf.bool)
+        self._searched = once(self._searched, PICTURE, LAYER, NUMBER, NUMBERS, NUMBERS, INTEGER, PLANE, NUMBER, of_axes)
+        self.first, self.next = once(self.first, PIXELS), once(self.next, PIXELS, MATCH, FOUND_SO_FAR)
         self._is_searched = len(self._scales) * len(self._angles) > 1
 
     @property
@@ -136,79 +146,117 @@ class Finder:
     def _features(self, level: int) -> canvas_features.CanvasFeatures:
         return canvas_features.canvas_features(self._layers[level], self._spanned_by)
 
-    def _counts(self, found: Found, corner: tf.Tensor, size: tf.Tensor, level: int) -> tf.Tensor:
-        """float32 `[H, W]` of a window, at `1 / level` of the resolution: 0 where a canvas was located, else 1."""
+    def _counts(
+        self, found: Found, corner: tf.Tensor, size: tf.Tensor, layer: tf.Tensor, level: tf.Tensor | float
+    ) -> tf.Tensor:
+        """float32 `[H, W]` of a window: 0 where a canvas was located, else 1; layer and window at `1 / level`."""
 
         def without(index: tf.Tensor, counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             placement = found.placement(index)
             placement = placement._replace(corner=placement.corner / level).seen_from(corner)
-            alpha = over_picture(self._layers[level], placement, size)[None, ..., 3:]
+            alpha = over_picture(layer, placement, size)[None, ..., 3:]
             near = tf.nn.max_pool2d(alpha, 2 * _MARGIN + 1, 1, "SAME")[0, ..., 0]
             return index + 1, tf.where(near > 0.0, 0.0, counts)
 
         return tf.while_loop(lambda index, _: index < found.count, without, (0, tf.ones(size)))[1]
 
-    def _refined(self, picture: tf.Tensor, start: Placement, found: Found, rigid: bool, steps: int) -> Match:
-        corner, size = window(start, self._size, tf.shape(picture)[:2])
-        counts = self._counts(found, corner, size, 1)
+    def _refined(
+        self, picture: tf.Tensor, start: Placement, found: Found, rigid: tf.Tensor | bool, steps: tf.Tensor | int
+    ) -> Match:
+        corner, size = window(start, self.size, tf.shape(picture)[:2])
+        counts = self._counts(found, corner, size, self._layers[1], 1.0)
         match = refine(cropped(picture, corner, size), self.layer, start.seen_from(corner), rigid, counts, steps)
         placement = match.placement.seen_from(-corner)
-        first, last = visible(placement, self._size, tf.shape(picture)[:2])
-        least = tf.maximum(_LEAST_SEEN, _LEAST_SHARE * placement.scale * tf.constant(self._size, tf.float32))
+        first, last = visible(placement, self.size, tf.shape(picture)[:2])
+        least = tf.maximum(_LEAST_SEEN, _LEAST_SHARE * placement.scale * tf.constant(self.size, tf.float32))
         is_mark = (match.opacity >= _LEAST_OPACITY) & tf.reduce_all(last - first >= least)
         return match._replace(placement=placement, score=tf.where(is_mark, match.score, 0.0))
 
     def _as_it_is(self, picture: tf.Tensor, found: Found, most_points: tf.Tensor) -> Match:
         """Where the canvas lies unscaled: to a pixel of the resolution that can be searched, then refined."""
-        points = tf.reduce_prod(tf.cast(tf.shape(picture)[:2] + tf.constant(self._size), tf.float32))
-
-        def at(level: int) -> tf.Tensor:
-            shrunk = _shrunk(picture, level)
-            size = tf.shape(shrunk)[:2]
-            fields = locate.picture_fields(shrunk, level, self._counts(found, tf.zeros([2]), size, level))
-            features = self._features(level)
-            return locate.best_offset(locate.score_map(fields, features), size, features)[1] * level
-
+        points = tf.reduce_prod(tf.cast(tf.shape(picture)[:2] + tf.constant(self.size), tf.float32))
         is_too_large = [points / level**2 > tf.cast(most_points, tf.float32) for level in _LEVELS[:-1]]
-        branches = [lambda level=level: at(level) for level in _LEVELS]
-        corner = tf.switch_case(tf.reduce_sum(tf.cast(is_too_large, tf.int32)), branches)
-        return self._refined(picture, at_corner(corner), found, rigid=True, steps=2)
+        number = tf.reduce_sum(tf.cast(is_too_large, tf.int32))
+        layer = tf.switch_case(number, [lambda level=level: self._layers[level].read_value() for level in _LEVELS])
+        layer.set_shape([None, None, 4])
+        level = tf.gather(_LEVELS, number)
+        shrunk, shrunk_by = _shrunk(picture, level), tf.cast(level, tf.float32)
+        size = tf.shape(shrunk)[:2]
+        counts = self._counts(found, tf.zeros([2]), size, layer, shrunk_by)
+        features = canvas_features.canvas_features(layer, self._spanned_by)
+        fields = locate.picture_fields(shrunk[None], shrunk_by, counts[None])
+        _, corners = locate.best_offset(locate.score_map(fields, features), size, features)
+        return self._refined(picture, at_corner(corners[0] * level), found, True, 2)
 
     def _right_repeat(self, picture: tf.Tensor, match: Match) -> Match:
         """The match, or the one at another repeat of the canvas, which only the full resolution can tell apart."""
-        corner, size = window(match.placement, self._size, tf.shape(picture)[:2], _TELLING)
+        corner, size = window(match.placement, self.size, tf.shape(picture)[:2], _TELLING)
         features, inside = self._features(1), match.placement.seen_from(corner).corner
-        nested = tf.reduce_all((inside <= 0.0) & (inside + self._size >= tf.cast(size, tf.float32)))
-        fields = locate.picture_fields(cropped(picture, corner, size))
+        nested = tf.reduce_all((inside <= 0.0) & (inside + self.size >= tf.cast(size, tf.float32)))
+        fields = locate.picture_fields(cropped(picture, corner, size)[None])
         scores = locate.score_map(fields, features, locate.spectra(features, size, nested))
-        there = corner + locate.best_offset(scores, size, features, nested)[1]
-        return _surer(match, self._refined(picture, at_corner(there), Found.nothing(), rigid=True, steps=2))
+        there = corner + locate.best_offset(scores, size, features, nested)[1][0]
+        return _surer(match, self._refined(picture, at_corner(there), Found.nothing(), True, 2))
 
-    def _nearer(self, picture: tf.Tensor, start: Placement, found: Found | None) -> tuple[tf.Tensor, Placement]:
+    def _nearer(self, picture: tf.Tensor, start: Placement, found: Found) -> tuple[tf.Tensor, Placement]:
         """The likeliest scale and angle around those of the coarse search, and its score."""
-        extent = start.scale * tf.constant(self._size, tf.float32)
+        extent = start.scale * tf.constant(self.size, tf.float32)
         margin = _MISPLACED * start.scale
         side = tf.minimum(_SEARCHED * tf.maximum(1.0, start.scale), extent + 2.0 * margin)
-        corner, size = window(start, self._size, tf.shape(picture)[:2], tf.cast(side, tf.int32))
+        corner, size = window(start, self.size, tf.shape(picture)[:2], tf.cast(side, tf.int32))
         seen = cropped(picture, corner, size)
         last = start.corner + extent - tf.cast(tf.shape(picture)[:2], tf.float32)
         is_inside = (start.corner > -margin) & (last < margin)
-        counts = None if found is None else self._counts(found, corner, size, 1)
-        features, around = self._features(search.FINE), search.around(start.scale, start.rotation)
-        scores, placements = search.search(
-            seen, features, search.FINE, self._size, *around, best=1, counts=counts, is_inside=is_inside
-        )
+        counts = self._counts(found, corner, size, self._layers[1], 1.0)
+        scales, angles = search.around(start.scale, start.rotation)
+        scores, placements = self._search(seen, search.FINE, scales, angles, 1, counts, 1.0, is_inside)
         return scores[0], Placement(*(part[0] for part in placements)).seen_from(-corner)
 
+    def _search(
+        self,
+        picture: tf.Tensor,
+        level: int,
+        scales: tf.Tensor,
+        angles: tf.Tensor,
+        best: tf.Tensor | int,
+        counts: tf.Tensor,
+        shrunk_by: float,
+        is_inside: tf.Tensor,
+    ) -> tuple[tf.Tensor, Placement]:
+        return self._searched(
+            picture, self._layers[level].read_value(), float(level), scales, angles, best, counts, shrunk_by, is_inside
+        )
+
+    def _searched(
+        self,
+        picture: tf.Tensor,
+        layer: tf.Tensor,
+        level: tf.Tensor,
+        scales: tf.Tensor,
+        angles: tf.Tensor,
+        best: tf.Tensor,
+        counts: tf.Tensor,
+        shrunk_by: tf.Tensor,
+        is_inside: tf.Tensor,
+    ) -> tuple[tf.Tensor, Placement]:
+        features = canvas_features.canvas_features(layer, self._spanned_by)
+        return search.search(picture, features, level, self.size, scales, angles, best, counts, shrunk_by, is_inside)
+
     def _scaled(
-        self, picture: tf.Tensor, scales: tf.Tensor, angles: tf.Tensor, candidates: int, found: Found | None = None
+        self, picture: tf.Tensor, scales: tf.Tensor, angles: tf.Tensor, candidates: tf.Tensor, found: Found
     ) -> Match:
         """The surest of the likeliest scales and angles."""
         size = tf.shape(picture)[:2] // search.COARSE
-        counts = None if found is None else self._counts(found, tf.zeros([2]), size, search.COARSE)
-        features, picture_there = self._features(search.COARSE), _shrunk(picture, _SHRUNK)
-        _, starts = search.search(
-            picture_there, features, search.COARSE, self._size, scales, angles, candidates, counts, _SHRUNK
+        counts = self._counts(found, tf.zeros([2]), size, self._layers[search.COARSE], float(search.COARSE))
+        _, starts = self._search(
+            _shrunk(picture, _SHRUNK),
+            search.COARSE,
+            scales,
+            angles,
+            candidates,
+            counts,
+            float(_SHRUNK),
+            tf.constant([False, False]),
         )
 
         def goes_on(index: tf.Tensor, match: Match) -> tf.Tensor:
@@ -217,25 +265,23 @@ class Finder:
         def with_next(index: tf.Tensor, match: Match) -> tuple[tf.Tensor, Match]:
             score, start = self._nearer(picture, Placement(*(part[index] for part in starts)), found)
             refined = tf.cond(
-                score < _FAINT,
-                lambda: match,
-                lambda: self._refined(picture, start, found or Found.nothing(), rigid=False, steps=_STEPS),
+                score < _FAINT, lambda: match, lambda: self._refined(picture, start, found, False, _STEPS)
             )
             return index + 1, _surer(match, refined)
 
-        nowhere = Match(Placement(tf.zeros([2]), tf.ones([]), tf.zeros([])), *[tf.zeros([])] * 3)
-        return tf.while_loop(goes_on, with_next, (0, nowhere))[1]
+        return tf.while_loop(goes_on, with_next, (0, nowhere()))[1]
 
     def _widest(self, picture: tf.Tensor, match: Match) -> Match:
         """The match, or the one a period away, as good where it was searched for, that covers most of the picture."""
         placement = match.placement
         corners = placement.picture_points(tf.constant(self._periods))
-        first, last = visible(placement._replace(corner=corners), self._size, tf.shape(picture)[:2])
+        first, last = visible(placement._replace(corner=corners), self.size, tf.shape(picture)[:2])
         widest = tf.argmax(tf.reduce_prod(last - first, axis=1))  # the first, itself, where others are no better
+        is_scaled = (placement.scale != 1.0) | (placement.rotation != 0.0)
 
         def moved() -> Match:
             there = placement._replace(corner=corners[widest])
-            other = self._refined(picture, there, Found.nothing(), rigid=False, steps=_STEPS)
+            other = self._refined(picture, there, Found.nothing(), ~is_scaled, _STEPS)
             return tf.cond(_is_certain(other), lambda: other, lambda: match)
 
         return tf.cond(widest > 0, moved, lambda: match)
@@ -244,28 +290,33 @@ class Finder:
         """Finds the canvas, as it is or else scaled and turned.
 
         Args:
-          picture: uint8 `[H, W, 3]`.
+          picture: uint8 `[H, W, 3]`, any H, W >= 1.
 
         Returns:
           The likeliest match; it is none if its score is below `FOUND`.
         """
+        # So little of a mark is not told from the picture's own edges.
+        is_too_small = tf.reduce_any(tf.shape(picture)[:2] < int(_LEAST_SEEN))
+        return tf.cond(is_too_small, nowhere, lambda: self._likeliest(picture))
+
+    def _likeliest(self, picture: tf.Tensor) -> Match:
         nothing = Found.nothing()
 
         def or_else(match: Match, way: Callable[[], Match]) -> Match:
             return tf.cond(_is_certain(match), lambda: match, lambda: _surer(match, way()))
 
-        match = self._as_it_is(picture, nothing, tf.constant(_FEW_POINTS))
+        match = self._as_it_is(picture, nothing, _FEW_POINTS)
         if not self._is_any_repeat_right:
             match = tf.cond(match.score < FOUND, lambda: match, lambda: self._right_repeat(picture, match))
         if self._is_searched:
-            match = or_else(match, lambda: self._scaled(picture, self._scales, self._angles, _CANDIDATES))
-            is_scaled = (match.placement.scale != 1.0) | (match.placement.rotation != 0.0)
-            match = tf.cond(is_scaled, lambda: self._widest(picture, match), lambda: match)
-        return or_else(match, lambda: self._as_it_is(picture, nothing, tf.constant(_MOST_POINTS)))
+            candidates = min(_CANDIDATES, len(self._scales) * len(self._angles))
+            match = or_else(match, lambda: self._scaled(picture, self._scales, self._angles, candidates, nothing))
+        match = or_else(match, lambda: self._as_it_is(picture, nothing, _MOST_POINTS))
+        return self._widest(picture, match) if len(self._periods) > 1 else match
 
     def most(self, first: Match, picture: tf.Tensor) -> tf.Tensor:
         """How often it may lie over a picture, int32 scalar: a field once, a stamp up to `MOST` times."""
-        area = tf.square(first.placement.scale) * (self._size[0] * self._size[1])
+        area = tf.square(first.placement.scale) * (self.size[0] * self.size[1])
         return tf.where(area < tf.cast(tf.reduce_prod(tf.shape(picture)[:2]), tf.float32), MOST, 1)
 
     def next(self, picture: tf.Tensor, first: Match, found: Found) -> Match:

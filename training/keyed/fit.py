@@ -20,6 +20,7 @@ too low. Blurred a little they do not, but are less precise: they serve where th
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ import tensorflow as tf
 
 from training.keyed.blend import transmission
 from training.keyed.locate import blur
+from training.keyed.traced import INTEGER, NUMBER, once
 
 _LOWEST, _HIGHEST = 0.15, 1.02
 _NOISE = 1.5 / 255.0  # of a picture's gradients, from rounding
@@ -172,21 +174,31 @@ def _blurred(planes: tf.Tensor) -> tf.Tensor:
     return tf.nn.conv2d(planes[..., None], _BLUR[..., None, None], 2, "VALID")[..., 0]
 
 
-def _root(seen: _Seen | _Marked, start: tf.Tensor, steps: int, is_blurred: bool) -> tf.Tensor:
+def _root(seen: _Seen | _Marked, start: tf.Tensor, steps: tf.Tensor, is_blurred: bool) -> tf.Tensor:
     """Reweighted least squares goes too short a way each time; how far is right, the last two changes tell."""
 
-    def step(opacity: tf.Tensor, last: tf.Tensor, last_change: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def step(
+        number: tf.Tensor, opacity: tf.Tensor, last: tf.Tensor, last_change: tf.Tensor, _: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
         edges, found, _ = _slopes(seen, opacity, is_blurred)
         weighted = edges * tf.math.rsqrt(tf.square(found) + _NOISE**2)
         change = tf.reduce_sum(weighted * found) / (tf.reduce_sum(weighted * edges) + 1e-9)
         way = tf.math.divide_no_nan(opacity - last, change - last_change)
         moved = change * tf.clip_by_value(way, 1.0, _LONGEST_WAY)
-        return tf.clip_by_value(opacity - moved, _LOWEST, _HIGHEST), opacity, change, moved
+        return number + 1, tf.clip_by_value(opacity - moved, _LOWEST, _HIGHEST), opacity, change, moved
 
-    state = (start, start, tf.zeros([]), tf.ones([]))
     return tf.while_loop(
-        lambda *state: tf.abs(state[-1]) > _CONVERGED, step, state, maximum_iterations=steps, parallel_iterations=1
-    )[0]
+        lambda number, *state: (number < steps) & (tf.abs(state[-1]) > _CONVERGED),
+        step,
+        (0, start, start, tf.zeros([]), tf.ones([])),
+        parallel_iterations=1,
+    )[1]
+
+
+_COLORS, _LAYER = tf.TensorSpec([3, None], tf.float32), tf.TensorSpec([4, None], tf.float32)
+MARKED = _Marked(_COLORS, (_COLORS,) * 3, (_LAYER,) * 3)
+SEEN = _Seen(*(tf.TensorSpec([channels, None, None], tf.float32) for channels in (3, 3, 4)))
+_root_sharp = once(functools.partial(_root, is_blurred=False), MARKED, NUMBER, INTEGER)
 
 
 class Fit(NamedTuple):
@@ -201,25 +213,28 @@ class Fit(NamedTuple):
     gain: tf.Tensor
 
 
+FIT = Fit(NUMBER, tf.TensorSpec([3], tf.float32))
+
+
 def gained(layer: tf.Tensor, gain: tf.Tensor) -> tf.Tensor:
     """A premultiplied layer `[..., 4]` with its colour times a gain `[3]`."""
     return layer * tf.concat([gain, [1.0]], axis=0)
 
 
-def _jointly(seen: _Seen | _Marked, start: Fit, steps: int, is_blurred: bool) -> tuple[Fit, tf.Tensor]:
+def _jointly(seen: _Seen | _Marked, start: Fit, steps: tf.Tensor, is_blurred: bool) -> tuple[Fit, tf.Tensor]:
     """Fits the gain together with the opacity: the moments are those of four unknowns.
 
     Returns the fit, and what share of the weighted squares the last step explained, float32 scalar.
     """
-    fitted = tf.concat([[start.opacity], start.gain], axis=0)
-    for _ in range(steps):
+
+    def step(number: tf.Tensor, fitted: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         slopes = _slopes(seen.with_gain(fitted[1:]), fitted[0], is_blurred)
         edges, found, of_color = (tf.reshape(x, [2, 3, -1]) for x in slopes)
         # With the opacity all channels change, with a gain its own.
         of_gain = of_color * (fitted[0] / fitted[1:])[:, None]
         weight = tf.math.rsqrt(tf.square(found) + _NOISE**2)
 
-        def moments(one: tf.Tensor, other: tf.Tensor, weight: tf.Tensor = weight) -> tf.Tensor:
+        def moments(one: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
             return tf.reduce_sum(weight * one * other, axis=[0, 2])
 
         mixed = moments(edges, of_gain)
@@ -230,9 +245,16 @@ def _jointly(seen: _Seen | _Marked, start: Fit, steps: int, is_blurred: bool) ->
         answer = tf.concat([tf.reduce_sum(moments(edges, found))[None], moments(of_gain, found)], axis=0)
         change = tf.linalg.solve(normal, answer[:, None])[:, 0]
         explained = tf.reduce_sum(answer * change) / (tf.reduce_sum(moments(found, found)) + 1e-9)
-        fitted -= change
-        fitted = tf.clip_by_value(fitted, [_LOWEST] + [1.0 / _MOST_GAIN] * 3, [_HIGHEST] + [_MOST_GAIN] * 3)
+        lowest, highest = [_LOWEST] + [1.0 / _MOST_GAIN] * 3, [_HIGHEST] + [_MOST_GAIN] * 3
+        return number + 1, tf.clip_by_value(fitted - change, lowest, highest), explained
+
+    state = (0, tf.concat([[start.opacity], start.gain], axis=0), tf.zeros([]))
+    _, fitted, explained = tf.while_loop(lambda number, *_: number < steps, step, state, parallel_iterations=1)
     return Fit(fitted[0], fitted[1:]), explained
+
+
+_jointly_sharp = once(functools.partial(_jointly, is_blurred=False), MARKED, FIT, INTEGER)
+_jointly_smooth = once(functools.partial(_jointly, is_blurred=True), SEEN, FIT, INTEGER)
 
 
 def fit(
@@ -258,10 +280,10 @@ def fit(
         step = tf.maximum(1, tf.size(index) // most) if most else 1
         return _Marked.of(seen, tf.gather(index, tf.range(0, tf.size(index), step)) if most else index)
 
-    near = _root(marked(_SOME), start, _STEPS, is_blurred=False)
+    near = _root_sharp(marked(_SOME), start, _STEPS)
     opacity = tf.cond(
         tf.convert_to_tensor(is_exact),
-        lambda: _root(marked(), near, _LAST_STEPS, is_blurred=False),
+        lambda: _root_sharp(marked(), near, _LAST_STEPS),
         lambda: _root(seen, near, _BLURRED_STEPS, is_blurred=True),
     )
     plain = Fit(tf.minimum(1.0, opacity), tf.ones([3]))
@@ -274,10 +296,10 @@ def fit(
         return tf.reduce_max(color * tf.abs(one - other))
 
     def with_gain() -> Fit:
-        sharp, _ = _jointly(marked(), plain, _JOINT_STEPS, is_blurred=False)
-        smooth, _ = _jointly(seen, sharp, _BLURRED_STEPS, is_blurred=True)
+        sharp, _ = _jointly_sharp(marked(), plain, _JOINT_STEPS)
+        smooth, _ = _jointly_smooth(seen, sharp, _BLURRED_STEPS)
         # Over a ground of one brightness any opacity will do, with a gain to it.
-        _, explained = _jointly(seen, plain, 1, is_blurred=True)
+        _, explained = _jointly_smooth(seen, plain, 1)
         changed, apart = change(smooth.gain, 1.0), change(sharp.gain, smooth.gain)
         joint = tf.cond(apart < LEAST_GAIN / 2.0, lambda: sharp, lambda: smooth)
         joint = joint._replace(opacity=tf.minimum(1.0, joint.opacity))
@@ -285,5 +307,5 @@ def fit(
         return tf.cond(is_clear, lambda: joint, lambda: plain)
 
     # A single step costs little, and tells whether it is worth more.
-    at_first, _ = _jointly(marked(_MORE), plain, 1, is_blurred=False)
+    at_first, _ = _jointly_sharp(marked(_MORE), plain, 1)
     return tf.cond(change(at_first.gain, 1.0) > LEAST_GAIN / 2.0, with_gain, lambda: plain)

@@ -32,14 +32,14 @@ _BESIDE = 4
 
 
 class PictureFields(NamedTuple):
-    """A picture as the filter sees it.
+    """Pictures as the filter sees them; what is combined comes first, so that combining is a product of two matrices.
 
     Attributes:
-      gradients: float32 `[2, 4, H, W]`, along x and y, what `grad(a), grad(a c)` are multiplied with: `-sum_ch g L`,
-        then g a channel.
-      products: float32 `[7, H, W]`, likewise for the products of `CanvasFeatures`.
-      low_pass: float32 `[3, H, W]`, L.
-      inverse_power: float32 `[H, W]`, `1 / s^2`.
+      gradients: float32 `[4, B, 2, H, W]`, along x and y, what `grad(a), grad(a c)` are multiplied with: `-sum_ch g L`,
+        then g per channel.
+      products: float32 `[7, B, H, W]`, the same for the products of `CanvasFeatures`.
+      low_pass: float32 `[3, B, H, W]`, L.
+      inverse_power: float32 `[B, H, W]`, `1 / s^2`.
     """
 
     gradients: tf.Tensor
@@ -48,70 +48,96 @@ class PictureFields(NamedTuple):
     inverse_power: tf.Tensor
 
 
-def blur(planes: tf.Tensor, stddev: float) -> tf.Tensor:
-    """Gaussian blur of float32 `[C, H, W]` over what lies inside the picture, not over a border of zeros.
+def blur(planes: tf.Tensor, stddev: tf.Tensor | float) -> tf.Tensor:
+    """Gaussian blur over what lies inside the picture, not over a border of zeros.
 
-    A wide one is computed at a fraction of the resolution, where it is all but the same.
-    """
-    factor = max(1, int(stddev / _FINEST))
-    size = tf.shape(planes)[1:]
-    small = tf.nn.avg_pool2d(planes[..., None], factor, factor, "SAME")[..., 0] if factor > 1 else planes
-
-    def weights(length: tf.Tensor) -> tf.Tensor:
-        at = tf.cast(tf.range(length), tf.float32)
-        kernel = tf.exp(-0.5 * tf.square((at[:, None] - at) * (factor / stddev)))
-        return kernel / tf.reduce_sum(kernel, axis=1, keepdims=True)
-
-    # Matrix products: for so few planes they are many times as fast as depthwise convolutions.
-    small = tf.matmul(weights(tf.shape(small)[1]), small)
-    small = tf.matmul(small, weights(tf.shape(small)[2]), transpose_b=True)
-    return tf.image.resize(small[..., None], size)[..., 0] if factor > 1 else small
-
-
-def picture_fields(picture: tf.Tensor, shrunk_by: float = 1.0, counts: tf.Tensor | None = None) -> PictureFields:
-    """Computes what the filter needs of a picture.
+    A wide blur is computed at a fraction of the resolution, where it is all but the same.
 
     Args:
-      picture: float32 `[H, W, 3]` in 0..1.
-      shrunk_by: how many pixels of the full resolution a pixel of it stands for, along a side.
-      counts: float32 `[H, W]`, 0 for pixels that are to be left out, else 1; all count if there are none.
+      planes: float32 `[..., H, W]`.
+      stddev: pixels.
+
+    Returns:
+      float32 of the same shape.
+    """
+    shape = tf.shape(planes)
+    height, width = tf.unstack(shape)[-2:]
+    factor = tf.maximum(1.0, tf.floor(stddev / _FINEST))
+
+    def weights(length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """float32 `[count, length]`, and the count; the coarse samples lie where resizing takes them to lie."""
+        length = tf.cast(length, tf.float32)
+        count = tf.math.ceil(length / factor)
+        at, middles = tf.range(length) + 0.5, (tf.range(count) + 0.5) * (length / count)
+        kernel = tf.exp(-0.5 * tf.square((tf.expand_dims(middles, 1) - at) / stddev))
+        return kernel / tf.reduce_sum(kernel, axis=1, keepdims=True), tf.cast(count, tf.int32)
+
+    # Products of two matrices: for so few planes they are many times as fast as depthwise convolutions. And not one
+    # of a stack of matrices with a single one: oneDNN in TensorFlow 2.21 writes beyond its memory there on processors
+    # with AVX-512 (tensorflow#117700).
+    (down, rows), (across, columns) = weights(height), weights(width)
+    small = tf.matmul(tf.reshape(planes, [-1, width]), across, transpose_b=True)
+    small = tf.transpose(tf.reshape(small, [-1, height, columns]), [0, 2, 1])
+    small = tf.matmul(tf.reshape(small, [-1, height]), down, transpose_b=True)
+    small = tf.reshape(tf.transpose(tf.reshape(small, [-1, columns, rows]), [0, 2, 1]), [-1, rows, columns, 1])
+    size = tf.stack([height, width])
+    return tf.reshape(tf.raw_ops.ResizeBilinear(images=small, size=size, half_pixel_centers=True), shape)
+
+
+def _spectrum(planes: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """The Fourier transform of float32 `[..., H, W]`, filled up with zeros to a size, int32 `[2]`."""
+    missing = tf.pad((size - tf.shape(planes)[-2:])[:, None], [[len(planes.shape) - 2, 0], [1, 0]])
+    # What `tf.signal.rfft2d` makes of it has many times the operations, and the graph's size is what loading it costs.
+    return tf.raw_ops.RFFT2D(input=tf.pad(planes, missing), fft_length=size)
+
+
+def picture_fields(
+    pictures: tf.Tensor, shrunk_by: tf.Tensor | float = 1.0, counts: tf.Tensor | None = None
+) -> PictureFields:
+    """Computes what the filter needs of pictures.
+
+    Args:
+      pictures: float32 `[B, H, W, 3]` in 0..1.
+      shrunk_by: pixels of the full resolution that a pixel of these stands for, along a side.
+      counts: float32 `[B, H, W]`, 0 for pixels that are to be left out, else 1; None: all count.
     """
     # Planes, because everything after is summed over channels or handed to FFTs.
-    x = tf.transpose(picture, [2, 0, 1])
+    x = tf.transpose(pictures, [3, 0, 1, 2])
     low_pass = blur(x, _LOW_PASS / shrunk_by)
     of_picture = gradients(x)
-    power = tf.reduce_mean(tf.square(of_picture), axis=[0, 1])
-    strength = tf.sqrt(blur(power[None], _STRENGTH / shrunk_by**0.5)[0]) + _NOISE
+    power = tf.reduce_mean(tf.square(of_picture), axis=[0, 2])
+    strength = tf.sqrt(blur(power, _STRENGTH / tf.sqrt(shrunk_by))) + _NOISE
     inverse = 1.0 / strength
-    whitened = tf.clip_by_value(of_picture * inverse, -_CLIP, _CLIP) * inverse
+    of_both = tf.expand_dims(inverse, 1)  # along x and y
+    whitened = tf.clip_by_value(of_picture * of_both, -_CLIP, _CLIP) * of_both
     inverse *= inverse
     if counts is not None:
-        whitened, inverse = whitened * counts, inverse * counts
-    against_alpha = -tf.reduce_sum(whitened * low_pass, axis=1, keepdims=True)
-    fields = tf.concat([against_alpha, whitened], axis=1)
+        whitened, inverse = whitened * tf.expand_dims(counts, 1), inverse * counts
+    against_alpha = -tf.reduce_sum(whitened * tf.expand_dims(low_pass, 2), axis=0, keepdims=True)
+    fields = tf.concat([against_alpha, whitened], axis=0)
     twice = -2.0 * inverse * low_pass
-    in_square = inverse * tf.reduce_sum(tf.square(low_pass), axis=0)
-    products = tf.concat([tf.stack([inverse] * 3), twice, in_square[None]], axis=0)
+    in_square = inverse * tf.reduce_sum(tf.square(low_pass), axis=0, keepdims=True)
+    products = tf.concat([tf.stack([inverse] * 3), twice, in_square], axis=0)
     return PictureFields(fields, products, low_pass, inverse)
 
 
 def expected_gradients(fields: PictureFields, layer: tf.Tensor) -> tf.Tensor:
-    """What a fully opaque canvas would add to the picture's gradients, float32 `[6, H, W]`: along x, then along y.
+    """What a fully opaque canvas would add to one picture's gradients, float32 `[3, 2, H, W]`: along x, and along y.
 
     Args:
-      fields: of the picture.
+      fields: of one picture.
       layer: the premultiplied canvas over it, float32 `[H, W, 4]`.
     """
     of_layer = gradients(tf.transpose(layer, [2, 0, 1]))
-    expected = of_layer[:, :3] - fields.low_pass * of_layer[:, 3:]
-    return tf.concat([expected[0], expected[1]], axis=0)
+    return of_layer[:3] - fields.low_pass[:, 0, None] * of_layer[3:]
 
 
 class Spectra(NamedTuple):
     """Conjugate Fourier transforms of a canvas's fields.
 
     Attributes:
-      gradients, products: complex64 `[..., P, Q / 2 + 1]`, of those of `CanvasFeatures`.
+      gradients: complex64 `[R, 1, 2, P, Q / 2 + 1]`, of those of `CanvasFeatures`.
+      products: complex64 `[V, 1, P, Q / 2 + 1]`.
       size: int32 `[2]`, (P, Q).
     """
 
@@ -132,67 +158,66 @@ def spectra(canvas: CanvasFeatures, picture_size: tf.Tensor, nested: tf.Tensor |
     shape = tf.shape(canvas.products)[1:]
     size = tf.where(nested, tf.maximum(shape, picture_size) + _BESIDE, shape + picture_size)
     size = -(-size // _FFT_MULTIPLE) * _FFT_MULTIPLE
-    of = [tf.math.conj(tf.signal.rfft2d(fields, size)) for fields in (canvas.gradients, canvas.products)]
-    return Spectra(*of, size)
-
-
-def _mixed(mixing: tf.Tensor, fields: tf.Tensor) -> tf.Tensor:
-    """Combinations `[K, R]` of fields `[..., K, H, W]`: `[..., R, H, W]`."""
-    shape = tf.shape(fields)
-    flat = tf.reshape(fields, tf.concat([shape[:-2], [shape[-2] * shape[-1]]], 0))
-    mixed = tf.matmul(mixing, flat, transpose_a=True)
-    return tf.reshape(mixed, tf.concat([shape[:-3], [tf.shape(mixed)[-2]], shape[-2:]], 0))
+    of_gradients, of_products = (
+        tf.math.conj(_spectrum(fields, size)) for fields in (canvas.gradients, canvas.products)
+    )
+    return Spectra(of_gradients[:, None], of_products[:, None], size)
 
 
 def score_map(fields: PictureFields, canvas: CanvasFeatures, transformed: Spectra | None = None) -> tf.Tensor:
     """Scores every offset of a canvas.
 
     Args:
-      fields: of the picture.
-      canvas: at the picture's resolution.
-      transformed: of the canvas, for pictures of this size; computed if there are none.
+      fields: of the pictures.
+      canvas: at the pictures' resolution.
+      transformed: of the canvas, for pictures of this size; None: computed here.
 
     Returns:
-      float32 `[P, Q]`, `Spectra.size`: the score with the canvas's top left corner at pixel `(i - 1, j - 1)`, negative
-      offsets being counted from the end, as FFTs have it.
+      float32 `[B, P, Q]`, `Spectra.size`: the score with the canvas's top left corner at pixel `(i - 1, j - 1)`,
+      negative offsets being counted from the end, as FFTs have it.
     """
-    of_canvas = spectra(canvas, tf.shape(fields.products)[1:]) if transformed is None else transformed
+    of_canvas = spectra(canvas, tf.shape(fields.inverse_power)[1:]) if transformed is None else transformed
 
-    def correlated(picture_fields: tf.Tensor, conjugate: tf.Tensor) -> tf.Tensor:
-        spectrum = conjugate * tf.signal.rfft2d(picture_fields, of_canvas.size)
-        return tf.signal.irfft2d(tf.reduce_sum(spectrum, axis=list(range(len(spectrum.shape) - 2))), of_canvas.size)
+    def correlated(mixing: tf.Tensor, picture_fields: tf.Tensor, conjugate: tf.Tensor, summed: list[int]) -> tf.Tensor:
+        shape = tf.shape(picture_fields)
+        mixed = tf.matmul(mixing, tf.reshape(picture_fields, [shape[0], -1]), transpose_a=True)
+        mixed = tf.reshape(mixed, tf.concat([[mixing.shape[1]], shape[1:]], 0))
+        spectrum = tf.reduce_sum(conjugate * _spectrum(mixed, of_canvas.size), axis=summed)
+        return tf.raw_ops.IRFFT2D(input=spectrum, fft_length=of_canvas.size)
 
-    matched = correlated(_mixed(canvas.gradient_mixing, fields.gradients), of_canvas.gradients)
-    energy = tf.maximum(0.0, correlated(_mixed(canvas.product_mixing, fields.products), of_canvas.products))
-    return matched / tf.sqrt(energy + DAMPING * tf.reduce_max(energy) + 1e-12)
+    matched = correlated(canvas.gradient_mixing, fields.gradients, of_canvas.gradients, [0, 2])
+    energy = tf.maximum(0.0, correlated(canvas.product_mixing, fields.products, of_canvas.products, [0]))
+    most = tf.reduce_max(energy, axis=[1, 2], keepdims=True)
+    return matched / tf.sqrt(energy + DAMPING * most + 1e-12)
 
 
 def best_offset(
     scores: tf.Tensor, picture_size: tf.Tensor, canvas: CanvasFeatures, nested: tf.Tensor | bool = False
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Finds the highest score.
+    """Finds the highest score per picture.
 
     Args:
       scores: see `score_map`.
-      picture_size: int32 `[2]`, the picture's height and width.
+      picture_size: int32 `[2]`, the pictures' height and width.
       canvas: whose offsets they are.
       nested: see `spectra`; other offsets are passed over.
 
     Returns:
-      The score, a float32 scalar, and where the canvas's top left corner lies, int32 `[2]`.
+      The scores, float32 `[B]`, and where the canvas's top left corner lies, int32 `[B, 2]`.
     """
+    size = tf.shape(scores)[1:]
     spare = picture_size - tf.shape(canvas.products)[1:]
-    first = tf.where(nested, tf.minimum(spare, 0) - _BESIDE, -tf.shape(scores))
-    last = tf.where(nested, tf.maximum(spare, 0) + _BESIDE, picture_size)
+    firsts = tf.unstack(tf.where(nested, tf.minimum(spare, 0) - _BESIDE, -size))
+    lasts = tf.unstack(tf.where(nested, tf.maximum(spare, 0) + _BESIDE, picture_size))
+    height, width = tf.unstack(size)
 
-    def offsets(axis: int) -> tf.Tensor:  # the negative ones are counted from the end
-        index, length = tf.range(tf.shape(scores)[axis]), tf.shape(scores)[axis]
-        return tf.where(index > last[axis], index - length, index)
+    def offsets(length: tf.Tensor, last: tf.Tensor) -> tf.Tensor:  # the negative ones are counted from the end
+        index = tf.range(length)
+        return tf.where(index > last, index - length, index)
 
-    rows, columns = offsets(0), offsets(1)
-    counts = (rows >= first[0])[:, None] & (columns >= first[1])
-    scores = tf.where(counts, scores, tf.float32.min)
-    index = tf.argmax(tf.reshape(scores, [-1]), output_type=tf.int32)
-    width = tf.shape(scores)[1]
-    found = tf.stack([tf.gather(rows, index // width), tf.gather(columns, index % width)])
-    return tf.reduce_max(scores), found + 1  # the padding of the canvas moves it by a pixel
+    rows, columns = offsets(height, lasts[0]), offsets(width, lasts[1])
+    counts = tf.expand_dims(rows >= firsts[0], 1) & (columns >= firsts[1])
+    scores = tf.reshape(tf.where(counts, scores, tf.float32.min), [-1, height * width])
+    index = tf.argmax(scores, axis=1, output_type=tf.int32)
+    found = tf.stack([tf.gather(rows, index // width), tf.gather(columns, index % width)], axis=1)
+    return tf.reduce_max(scores, axis=1), found + 1  # the padding of the canvas moves it by a pixel

@@ -7,11 +7,16 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from training.keyed.traced import BOOL, LAYER, NUMBER, SIZE, once
+
 
 def turned(points: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
-    """Points `[..., 2]`, (y, x), turned about the origin, counter-clockwise on a screen, where y points down."""
+    """Points `[..., 2]`, (y, x), turned about the origin, counter-clockwise on a screen, where y points down.
+
+    Angles, radians, are broadcast against `[...]`.
+    """
     sine, cosine = tf.sin(angle), tf.cos(angle)
-    y, x = points[..., 0], points[..., 1]
+    y, x = tf.unstack(points, axis=-1)
     return tf.stack([cosine * y - sine * x, sine * y + cosine * x], axis=-1)
 
 
@@ -43,6 +48,9 @@ class Placement(NamedTuple):
         return self._replace(corner=self.corner - tf.cast(corner, tf.float32))
 
 
+PLACEMENT = Placement(tf.TensorSpec([2], tf.float32), NUMBER, NUMBER)
+
+
 def at_corner(corner: tf.Tensor) -> Placement:
     """The canvas as it is, at `corner`."""
     return Placement(tf.cast(corner, tf.float32), tf.ones([]), tf.zeros([]))
@@ -50,10 +58,11 @@ def at_corner(corner: tf.Tensor) -> Placement:
 
 def _windowed(layer: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Whole pixels: rows and columns of the canvas, transparent outside of it."""
+    extent = tf.shape(layer)
     for axis in (0, 1):
         index = tf.range(size[axis]) - corner[axis]
-        inside = tf.cast((index >= 0) & (index < layer.shape[axis]), tf.float32)
-        layer = tf.gather(layer, tf.clip_by_value(index, 0, layer.shape[axis] - 1), axis=axis)
+        inside = tf.cast((index >= 0) & (index < extent[axis]), tf.float32)
+        layer = tf.gather(layer, tf.clip_by_value(index, 0, extent[axis] - 1), axis=axis)
         layer *= tf.reshape(inside, [-1, 1, 1] if axis == 0 else [1, -1, 1])
     return layer
 
@@ -65,17 +74,19 @@ def pixel_middles(size: tf.Tensor) -> tf.Tensor:
 
 
 def bilinear(image: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-    """Samples float32 `[h, w, C]` at `[H, W, 2]`, (y, x) of pixels' middles; beyond the border it is repeated."""
+    """Samples float32 `[h, w, C]` at `[..., 2]`, (y, x) of pixels' middles; beyond the border it is repeated."""
     width, pixels = tf.shape(image)[1], tf.reshape(image, [-1, image.shape[-1]])
     last = tf.cast(tf.shape(image)[:2] - 1, tf.float32)
     at = tf.clip_by_value(at, 0.0, last)
-    first = tf.minimum(tf.floor(at), last - 1.0)
+    # Of an image that is one pixel wide, that pixel is its own neighbour.
+    first = tf.maximum(0.0, tf.minimum(tf.floor(at), last - 1.0))
     weight_y, weight_x = tf.split(at - first, 2, axis=-1)
-    first = tf.cast(first, tf.int32)
-    index = first[..., 0] * width + first[..., 1]
+    row, column = tf.unstack(tf.cast(first, tf.int32), axis=-1)
+    down, right = tf.unstack(tf.cast(tf.minimum(last, 1.0), tf.int32))
+    index, down = row * width + column, down * width
 
     def tap(dy: int, dx: int) -> tf.Tensor:
-        return tf.gather(pixels, index + dy * width + dx)
+        return tf.gather(pixels, index + dy * down + dx * right)
 
     upper = tap(0, 0) * (1.0 - weight_x) + tap(0, 1) * weight_x
     lower = tap(1, 0) * (1.0 - weight_x) + tap(1, 1) * weight_x
@@ -131,7 +142,7 @@ def _seen_part(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tuple
         tf.constant(list(itertools.product((0.0, 1.0), repeat=2))) * tf.cast(size, tf.float32)
     )
     border = 4.0 + 4.0 / placement.scale  # the kernel's reach, and more
-    limit = tf.constant(tuple(layer.shape[:2]), tf.float32)
+    limit = tf.cast(tf.shape(layer)[:2], tf.float32)
     first = tf.clip_by_value(tf.floor(tf.reduce_min(corners, axis=0) - border), 0.0, limit - 1.0)
     last = tf.clip_by_value(tf.math.ceil(tf.reduce_max(corners, axis=0) + border), first + 1.0, limit)
     extent = tf.cast(last - first, tf.int32)
@@ -139,18 +150,18 @@ def _seen_part(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tuple
     return part, placement._replace(corner=placement.picture_points(first))
 
 
-def _sampled(layer: tf.Tensor, placement: Placement, size: tf.Tensor, is_sharp: bool) -> tf.Tensor:
+def _sampled(layer: tf.Tensor, placement: Placement, size: tf.Tensor, is_sharp: tf.Tensor) -> tf.Tensor:
     """Between pixels: the canvas is shrunk first, then moved and turned by interpolation, which enlarges it, too."""
     layer, placement = _seen_part(layer, placement, size)
     shrunk_by = tf.minimum(placement.scale, 1.0)
     layer = tf.cond(shrunk_by == 1.0, lambda: layer, lambda: _antialiased(layer, shrunk_by))
     border = 2  # what the kernels reach beyond a pixel
-    layer = tf.pad(layer, [[border, border], [border, border], [0, 0]])
+    layer = tf.ensure_shape(tf.pad(layer, [[border, border], [border, border], [0, 0]]), [None, None, 4])
     at = placement.canvas_points(pixel_middles(size)) * shrunk_by + (border - 0.5)
-    return _bicubic(layer, at) if is_sharp else bilinear(layer, at)
+    return tf.cond(is_sharp, lambda: _bicubic(layer, at), lambda: bilinear(layer, at))
 
 
-def over_picture(layer: tf.Tensor, placement: Placement, size: tf.Tensor, is_sharp: bool = False) -> tf.Tensor:
+def laid(layer: tf.Tensor, placement: Placement, size: tf.Tensor, is_sharp: tf.Tensor | bool = False) -> tf.Tensor:
     """Brings a canvas into a picture's frame.
 
     Args:
@@ -167,6 +178,16 @@ def over_picture(layer: tf.Tensor, placement: Placement, size: tf.Tensor, is_sha
     placed = tf.cond(
         is_whole,
         lambda: _windowed(layer, tf.cast(whole, tf.int32), size),
-        lambda: _sampled(layer, placement, size, is_sharp),
+        lambda: _sampled(layer, placement, size, tf.convert_to_tensor(is_sharp)),
     )
     return tf.reshape(placed, [size[0], size[1], 4])
+
+
+_laid_once = once(laid, LAYER, PLACEMENT, SIZE, BOOL)
+
+
+def over_picture(
+    layer: tf.Tensor, placement: Placement, size: tf.Tensor, is_sharp: tf.Tensor | bool = False
+) -> tf.Tensor:
+    """`laid`, as a function that the graph holds once."""
+    return _laid_once(layer, placement, size, is_sharp)

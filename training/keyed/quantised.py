@@ -57,9 +57,11 @@ def was_saved_as_jpeg(picture: tf.Tensor, alpha: tf.Tensor, corner: tf.Tensor) -
     # Clipping at black and white happens after JPEG, and blurs its steps.
     counts = (tf.math.reduce_std(alpha, axis=[1, 2]) > _EDGE) & (tf.reduce_max(full, axis=[1, 2]) < 0.499)
     dct = _dct()
-    coefficients = tf.abs(tf.einsum("ky,byx,lx->bkl", dct, tf.boolean_mask(luma, counts), dct))
+    # As one matrix that transforms a whole block, of which only the fine patterns are wanted.
     fine = np.add.outer(np.arange(_BLOCK), np.arange(_BLOCK)) >= _FINEST
-    coefficients = tf.boolean_mask(coefficients, fine, axis=1)
+    transform = np.kron(dct, dct)[fine.ravel()]
+    blocks = tf.reshape(tf.boolean_mask(luma, counts), [-1, _BLOCK**2])
+    coefficients = tf.abs(tf.matmul(blocks, transform, transpose_b=True))
     small = tf.reduce_sum(tf.cast(coefficients < _ZERO, tf.float32))
     between = tf.reduce_sum(tf.cast((coefficients >= _ZERO) & (coefficients < _STEP), tf.float32))
     return (small + between < _LEAST) | (between < _SHARE * (small + between))

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from training.keyed.locate import DAMPING, expected_gradients, picture_fields
-from training.keyed.placement import Placement, over_picture
+from training.keyed.placement import PLACEMENT, Placement, over_picture
+from training.keyed.traced import NUMBER
 
 _WINDOW = 320  # pixels a side that are looked at: more costs time and says little
 _BLOCK = 64
@@ -65,37 +67,38 @@ def _peaks(expected: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
     """Where blocks match best: displacements `[B, 2]`, between pixels by parabolas, and the values there `[B]`."""
     spectrum = tf.math.conj(tf.signal.rfft2d(expected)) * tf.signal.rfft2d(found)
     correlation = tf.signal.irfft2d(tf.reduce_sum(spectrum, axis=1))
-    side = 2 * _REACH + 1
-    near = tf.roll(correlation, [_REACH + 1, _REACH + 1], [1, 2])[:, : side + 2, : side + 2]
+    side, border = 2 * _REACH + 1, 2 * _REACH + 3
+    near = tf.roll(correlation, [_REACH + 1, _REACH + 1], [1, 2])[:, :border, :border]
     index = tf.argmax(tf.reshape(near[:, 1:-1, 1:-1], [-1, side * side]), axis=1, output_type=tf.int32)
-    at = tf.stack([index // side, index % side], axis=1) + 1
-    value, above, below, left, right = (
-        tf.gather_nd(near, at + tf.constant(step), batch_dims=1) for step in ([0, 0], [-1, 0], [1, 0], [0, -1], [0, 1])
-    )
+    row, column = index // side, index % side
+    here = (tf.range(tf.size(index)) * border + row + 1) * border + column + 1
+    around = tf.constant([0, -border, border, -1, 1])[:, None]  # itself, above, below, left, right
+    value, above, below, left, right = tf.unstack(tf.gather(tf.reshape(near, [-1]), here + around))
     between = [
         tf.clip_by_value(0.5 * (before - after) / tf.minimum(before + after - 2.0 * value, -1e-6), -0.5, 0.5)
         for before, after in ((above, below), (left, right))
     ]
-    return tf.cast(at - 1 - _REACH, tf.float32) + tf.stack(between, axis=1), value
+    return tf.cast(tf.stack([row, column], axis=1) - _REACH, tf.float32) + tf.stack(between, axis=1), value
 
 
-def _motion(middles: tf.Tensor, moved: tf.Tensor, weight: tf.Tensor, rigid: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """Fits `moved = shift + [[s, r], [-r, s]] middles`, s and r only where not rigid; returns the shift, and (s, r)."""
+def _motion(middles: tf.Tensor, moved: tf.Tensor, weight: tf.Tensor, rigid: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Fits `moved = shift + [[s, r], [-r, s]] middles`, s and r 0 where rigid; returns the shift, and (s, r)."""
     zero, one = tf.zeros_like(weight), tf.ones_like(weight)
-    y, x = middles[:, 0], middles[:, 1]
+    y, x = tf.unstack(tf.where(rigid, 0.0, middles), axis=1)
     rows = tf.concat([tf.stack([one, zero, y, x], 1), tf.stack([zero, one, x, -y], 1)], axis=0)
-    rows = rows[:, :2] if rigid else rows
-    target = tf.concat([moved[:, 0], moved[:, 1]], axis=0)
+    target = tf.reshape(tf.transpose(moved), [-1, 1])
 
     # Where no block is sure of anything, nothing moves.
-    prior = 1e-3 * tf.eye(rows.shape[1])
-    solution = tf.zeros([rows.shape[1]])
-    for _ in range(_ROUNDS):
-        left = tf.reduce_sum(tf.square(tf.reshape(target - tf.linalg.matvec(rows, solution), [2, -1])), axis=0)
+    prior = 1e-3 * np.eye(4, dtype=np.float32)
+
+    def refitted(number: tf.Tensor, solution: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        left = tf.reduce_sum(tf.square(tf.reshape(target - tf.matmul(rows, solution), [2, -1])), axis=0)
         trusted = weight / (1.0 + left / _ROBUST**2)
-        both = tf.concat([trusted, trusted], axis=0)[:, None]
+        both = tf.tile(trusted, [2])[:, None]
         normal = tf.matmul(rows, both * rows, transpose_a=True) + prior
-        solution = tf.linalg.solve(normal, tf.matmul(rows, both * target[:, None], transpose_a=True))[:, 0]
+        return number + 1, tf.linalg.solve(normal, tf.matmul(rows, both * target, transpose_a=True))
+
+    solution = tf.while_loop(lambda number, _: number < _ROUNDS, refitted, (0, tf.zeros([4, 1])))[1][:, 0]
     return solution[:2], solution[2:]
 
 
@@ -115,30 +118,37 @@ class Match(NamedTuple):
     consensus: tf.Tensor
 
 
+MATCH = Match(PLACEMENT, NUMBER, NUMBER, NUMBER)
+
+
 class _Blocks:
     """A picture in blocks, of which each says where it matches best."""
 
     def __init__(self, picture: tf.Tensor, layer: tf.Tensor, counts: tf.Tensor | None):
         self._layer, self._size = layer, tf.shape(picture)[:2]
-        self._fields = picture_fields(picture, 1.0, counts)
+        self._fields = picture_fields(picture[None], 1.0, None if counts is None else counts[None])
         self._padding = [[0, 0], [0, -self._size[0] % _BLOCK], [0, -self._size[1] % _BLOCK]]
-        of_colors = self._fields.gradients[:, 1:]
-        self._whitened = _blocks(tf.pad(tf.concat([of_colors[0], of_colors[1]], axis=0), self._padding))
+        self._whitened = self._in_blocks(self._fields.gradients[1:, 0])
 
         rows, columns = tf.unstack(-(-self._size // _BLOCK))
         index = tf.range(rows * columns)
         block = tf.cast(tf.stack([index // columns, index % columns], axis=1), tf.float32)
         self._middles = (block + 0.5) * _BLOCK  # float32 [B, 2]
 
+    def _in_blocks(self, gradients: tf.Tensor) -> tf.Tensor:
+        """float32 `[3, 2, H, W]` to `[B, 6, _BLOCK, _BLOCK]`, the rest filled up with zeros."""
+        planes = tf.reshape(gradients, [6, self._size[0], self._size[1]])
+        return _blocks(tf.pad(planes, self._padding))
+
     def _expected(self, placement: Placement) -> tuple[tf.Tensor, tf.Tensor]:
         """What the blocks of a placed canvas add to gradients, `[B, 6, _BLOCK, _BLOCK]`, and its energies `[B]`."""
         placed = over_picture(self._layer, placement, self._size)
         expected = expected_gradients(self._fields, placed)
-        energy = tf.reduce_sum(tf.square(expected), axis=0, keepdims=True) * self._fields.inverse_power
-        expected, energy = (_blocks(tf.pad(x, self._padding)) for x in (expected, energy))
-        return expected, tf.reduce_sum(energy, axis=[1, 2, 3])
+        energy = tf.reduce_sum(tf.square(expected), axis=[0, 1])[None] * self._fields.inverse_power
+        energies = tf.reduce_sum(_blocks(tf.pad(energy, self._padding)), axis=[1, 2, 3])
+        return self._in_blocks(expected), energies
 
-    def matched(self, placement: Placement, rigid: bool) -> tuple[Match, Placement]:
+    def matched(self, placement: Placement, rigid: tf.Tensor) -> tuple[Match, Placement]:
         """How well a placement explains the window, and the placement that its blocks agree on."""
         expected, energies = self._expected(placement)
         agreements = tf.reduce_sum(expected * self._whitened, axis=[1, 2, 3])
@@ -153,21 +163,19 @@ class _Blocks:
         middles = one.canvas_points(self._middles)
         return tf.reduce_max(tf.norm(other.picture_points(middles) - self._middles, axis=1))
 
-    def _moved(self, placement: Placement, expected: tf.Tensor, energies: tf.Tensor, rigid: bool) -> Placement:
+    def _moved(self, placement: Placement, expected: tf.Tensor, energies: tf.Tensor, rigid: tf.Tensor) -> Placement:
         displaced, matched = _peaks(expected, self._whitened)
         scores = matched / tf.sqrt(energies + DAMPING * tf.reduce_max(energies) + 1e-12)
         weight = tf.square(tf.maximum(0.0, scores - _SURE))
         weight /= tf.reduce_sum(weight) + 1e-6
         middle = tf.reduce_sum(self._middles * weight[:, None], axis=0)
         shift, linear = _motion((self._middles - middle) / _UNIT, displaced, weight, rigid)
-        if rigid:
-            corner = placement.corner + shift
-            whole = tf.round(corner)
-            is_almost_whole = tf.reduce_all(tf.abs(corner - whole) < _ALMOST)
-            return placement._replace(corner=tf.where(is_almost_whole, whole, corner))
         stretch, turn = linear[0] / _UNIT, linear[1] / _UNIT
         away = placement.corner - middle
         corner = placement.corner + shift + stretch * away + turn * tf.stack([away[1], -away[0]])
+        whole = tf.round(corner)
+        is_almost_whole = rigid & tf.reduce_all(tf.abs(corner - whole) < _ALMOST)
+        corner = tf.where(is_almost_whole, whole, corner)
         grown = tf.sqrt(tf.square(1.0 + stretch) + tf.square(turn))
         return Placement(corner, placement.scale * grown, placement.rotation - tf.atan2(turn, 1.0 + stretch))
 
@@ -176,9 +184,9 @@ def refine(
     picture: tf.Tensor,
     layer: tf.Tensor,
     start: Placement,
-    rigid: bool,
+    rigid: tf.Tensor | bool,
     counts: tf.Tensor | None = None,
-    steps: int = 2,
+    steps: tf.Tensor | int = 2,
 ) -> Match:
     """Refines a placement.
 
@@ -190,7 +198,7 @@ def refine(
       counts: see `locate.picture_fields`.
       steps: how often, at most; it ends sooner where nothing moves.
     """
-    part = _Blocks(picture, layer, counts)
+    part, rigid = _Blocks(picture, layer, counts), tf.convert_to_tensor(rigid)
 
     def step(number: tf.Tensor, match: Match, following: Placement) -> tuple[tf.Tensor, Match, Placement]:
         del match

@@ -16,12 +16,13 @@ import tensorflow as tf
 
 from training.exportable import Exportable
 from training.keyed.blend import transmission
-from training.keyed.finder import FOUND, Finder, Found, cropped, in_0_to_1, once
-from training.keyed.fit import Fit, fit, gained
+from training.keyed.finder import FOUND, Finder, Found, cropped, in_0_to_1
+from training.keyed.fit import FIT, Fit, fit, gained
 from training.keyed.lesson import repair_input
-from training.keyed.placement import Placement, over_picture
+from training.keyed.placement import PLACEMENT, Placement, laid, over_picture
 from training.keyed.quantised import was_saved_as_jpeg
-from training.keyed.refine import Match, window
+from training.keyed.refine import MATCH, Match, window
+from training.keyed.traced import BOOL, PIXELS, once
 from training.reflection import mirrored_indices
 
 # Scales and degrees of rotation that are searched where the canvas is not found as it is.
@@ -78,7 +79,8 @@ class KeyedRestorer:
         # Whole strides, so that the network sees a tile on the grid that it sees the picture on.
         self._halo = -(-repair.halo // repair.stride) * repair.stride if repair else 0
         self._around = min(self._halo, _AROUND)
-        self._fit, self._without = once(self._fit), once(self._without)
+        self._fit = once(self._fit, PIXELS, MATCH)
+        self._without = once(self._without, PIXELS, _Layer(PLACEMENT, FIT, BOOL))
         # Inlined: a tf.Session, which TF Serving is, cannot call a function from within two loops.
         self._tile = tf.function(self._tile, autograph=False)
         self.variables = self._finder.variables + (repair.network.variables if repair else [])
@@ -86,7 +88,7 @@ class KeyedRestorer:
     def _fit(self, pixels: tf.Tensor, match: Match) -> _Layer:
         """Fits in a window: it has enough edges, and the whole of a large picture would take too much memory."""
         placement = match.placement
-        corner, size = window(placement, tuple(self._finder.layer.shape[:2]), tf.shape(pixels)[:2])
+        corner, size = window(placement, self._finder.size, tf.shape(pixels)[:2])
         seen = cropped(pixels, corner, size)
         layer = over_picture(self._finder.layer, placement.seen_from(corner), size, is_sharp=True)
         # Between pixels, interpolation is not quite what the mark was laid with.
@@ -101,7 +103,7 @@ class KeyedRestorer:
         limit = tf.shape(pixels)[:2]
         last = tf.minimum(first + _TILE, end_of_region)
         start, end = tf.maximum(first - self._halo, 0), tf.minimum(last + self._halo, limit)
-        placed = over_picture(self._finder.layer, over.placement.seen_from(start), end - start, is_sharp=True)
+        placed = laid(self._finder.layer, over.placement.seen_from(start), end - start, is_sharp=True)
         layer = gained(placed, over.fit.gain)
         inside, size = first - start, last - first
 

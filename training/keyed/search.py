@@ -42,21 +42,21 @@ def around(scale: tf.Tensor, rotation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
     return scale * _SCALE_STEP**steps, rotation + _ANGLE_STEP * steps
 
 
-def _seen_turned(small: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
-    """A picture seen in a frame that is turned about its top left corner; bilinear, the border repeated."""
-    return bilinear(small, turned(pixel_middles(tf.shape(small)[:2]), angle) - 0.5)
+def _seen_turned(small: tf.Tensor, angles: tf.Tensor) -> tf.Tensor:
+    """A picture `[h, w, C]` in frames turned about its top left corner, `[A, h, w, C]`; bilinear, the border repeated."""
+    return bilinear(small, turned(pixel_middles(tf.shape(small)[:2]), angles[:, None, None]) - 0.5)
 
 
 def search(
     picture: tf.Tensor,
     canvas: CanvasFeatures,
-    level: int,
+    level: tf.Tensor | float,
     canvas_size: tuple[int, int],
     scales: tf.Tensor,
     angles: tf.Tensor,
-    best: int,
+    best: tf.Tensor | int,
     counts: tf.Tensor | None = None,
-    shrunk_by: int = 1,
+    shrunk_by: tf.Tensor | float = 1.0,
     is_inside: tf.Tensor | bool = False,
 ) -> tuple[tf.Tensor, Placement]:
     """Scores every scale with every angle.
@@ -66,43 +66,42 @@ def search(
       canvas: its fields at `1 / level` of its resolution.
       level: `COARSE` or `FINE`.
       canvas_size: height and width of the canvas.
-      scales: float32 `[S]`, 0.25 at least; angles: float32 `[A]`, radians.
+      scales: float32 `[S]`, 0.25 at least.
+      angles: float32 `[A]`, radians.
       best: how many to return.
-      counts: float32 `[h, w]`, the picture at a lower resolution: 0 for what is to be left out, else 1.
-      shrunk_by: how many pixels of its full resolution a pixel of the picture stands for, along a side; no more than
-        `level` times the least scale.
-      is_inside: bool, or of each axis `[2]`: whether a canvas that is smaller than the picture is all but inside of it.
+      counts: float32 `[h, w]`, the picture at a lower resolution: 0 for what is to be left out, else 1; None, and ones
+        everywhere: all counts.
+      shrunk_by: pixels of its full resolution that a pixel of the picture stands for, along a side; at most `level`
+        times the least scale.
+      is_inside: bool, or one per axis `[2]`: whether a canvas that is smaller than the picture is all but inside of it.
 
     Returns:
       Scores `[best]`, the highest first, and placements with a leading dimension of `best`, right within a few pixels.
     """
     scales = scales / shrunk_by
-    size = tf.cast(tf.shape(picture)[:2], tf.float32)
+    picture_size = tf.shape(picture)[:2]
+    size = tf.cast(picture_size, tf.float32)
+    counts = tf.ones(picture_size) if counts is None else counts
+    all_count = tf.reduce_all(counts > 0.0)
 
     def at_scale(scale: tf.Tensor, angles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         extent_there = scale * tf.constant(canvas_size, tf.float32)
         # A canvas that fills the picture shows enough of itself in a window.
-        fills = tf.reduce_all(extent_there > 0.5 * size) & (counts is None)
+        fills = tf.reduce_all(extent_there > 0.5 * size) & all_count
         side = tf.where(fills, tf.minimum(size, scale * _WINDOW), size)
-        start, extent = tf.cast((size - side) / 2.0, tf.int32), tf.cast(side, tf.int32)
+        start, extent = tf.cast((size - side) / 2.0, tf.int32), tf.maximum(1, tf.cast(side, tf.int32))
         seen = tf.slice(picture, tf.concat([start, [0]], 0), tf.concat([extent, [3]], 0))
         shrunk_size = tf.maximum(8, tf.cast(tf.round(side / (level * scale)), tf.int32))
         small = tf.image.resize(seen, shrunk_size, antialias=True)
-        counted = None if counts is None else tf.image.resize(counts[..., None], shrunk_size)
-        nested = tf.reduce_all((extent_there > size) | is_inside) & (counts is None)
-        transformed = locate.spectra(canvas, shrunk_size, nested)
-
-        def at_angle(angle: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            turned_counts = None if counted is None else _seen_turned(counted, angle)[..., 0]
-            fields = locate.picture_fields(_seen_turned(small, angle), level, turned_counts)
-            score, corner = locate.best_offset(
-                locate.score_map(fields, canvas, transformed), shrunk_size, canvas, nested
-            )
-            # From the turned frame's pixels to the picture's; the resized picture is a whole number of pixels.
-            pixels = turned(tf.cast(corner, tf.float32), angle) * tf.cast(extent / shrunk_size, tf.float32)
-            return score, tf.cast(start, tf.float32) + pixels
-
-        return tf.vectorized_map(at_angle, angles, fallback_to_while_loop=False)
+        counted = tf.raw_ops.ResizeBilinear(images=counts[None, ..., None], size=shrunk_size, half_pixel_centers=True)
+        counted = tf.where(all_count, 1.0, _seen_turned(counted[0], angles)[..., 0])
+        nested = tf.reduce_all((extent_there > size) | is_inside) & all_count
+        fields = locate.picture_fields(_seen_turned(small, angles), level, counted)
+        scores = locate.score_map(fields, canvas, locate.spectra(canvas, shrunk_size, nested))
+        score, corner = locate.best_offset(scores, shrunk_size, canvas, nested)
+        # From the turned frames' pixels to the picture's; the resized picture is a whole number of pixels.
+        pixels = turned(tf.cast(corner, tf.float32), angles) * tf.cast(extent / shrunk_size, tf.float32)
+        return score, tf.cast(start, tf.float32) + pixels
 
     # All angles at once save time, and one after the other memory.
     most_points = tf.reduce_prod(size / (level * tf.reduce_min(scales))) * tf.cast(tf.size(angles), tf.float32)

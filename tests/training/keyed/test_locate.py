@@ -38,7 +38,7 @@ def test_few_fields_span_what_a_search_needs():
     for name, rank in [("red", 1), ("dark", 1), ("white and dark", 2)]:
         layer = canvas_features.premultiplied(np.asarray(CANVASES[name]))
         features = canvas_features.canvas_features(layer, canvas_features.spanning(layer))
-        assert features.gradients.shape[1] == rank, name
+        assert features.gradients.shape[0] == rank, name
         along_x = np.einsum("kr,rhw->hwk", features.gradient_mixing, features.gradients[0])
         expected = np.diff(np.pad(layer, ((1, 1), (1, 1), (0, 0)))[..., [3, 0, 1, 2]], axis=1)
         # Resampled colours are not exactly of one hue.
