@@ -195,8 +195,8 @@ def main(argv: Sequence[str]) -> None:
     """Measures in a temporary folder."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    devices.use_precision("auto")
-    with tempfile.TemporaryDirectory() as folder:
+    rewriting = devices.rewriting(devices.choose_precision("auto").is_rewritten)
+    with tempfile.TemporaryDirectory() as folder, rewriting:
         measure(Path(folder), folder_of_photographs(_IMAGES.value, Path(folder)), _QUICK.value)
 
 

@@ -133,9 +133,10 @@ def measure(folder: Path, images_dir: Path, minutes: float, quick: bool) -> None
 
     crops, rounds = _crops(recipes[_BASELINE], 48 if quick else 128), 3 if quick else 7
     float32 = _images_per_second(recipes, crops, rounds)
-    # Concerns the whole process from here on, hence after float32.
-    devices.use_precision("auto")
-    bfloat16 = _images_per_second(recipes, crops, rounds) if devices.cpu_has_bfloat16() else None
+    bfloat16 = None
+    if devices.cpu_has_bfloat16():
+        with devices.rewriting(True):
+            bfloat16 = _images_per_second(recipes, crops, rounds)
     speed = bfloat16 or float32
     before = Validation(recipes[_BASELINE]).before["covered_psnr"]
     quality = {name: _covered_psnr(config, folder / name, minutes) for name, config in recipes.items()}

@@ -55,11 +55,6 @@ _IMAGES = flags.DEFINE_string("images", None, "Folder of JPEGs.")
 _STEPS_A_CALL = 4
 
 
-def _switch_precision(precision: str) -> None:
-    tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": False})
-    devices.use_precision(precision)
-
-
 class _Loop:
     """Our steps, as `training.loop` calls them."""
 
@@ -154,9 +149,9 @@ def _bfloat16_loss(config: ml_collections.ConfigDict, folder: Path, steps: int) 
     config.data.deterministic = True
 
     def validation_psnr(precision: str) -> float:
-        _switch_precision(precision)
-        strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
-        return loop.train_and_evaluate(config, str(folder / precision), strategy, jit_compile=False)["psnr"]
+        strategy, chosen = tf.distribute.OneDeviceStrategy("/cpu:0"), devices.choose_precision(precision)
+        figures = loop.train_and_evaluate(config, str(folder / precision), strategy, False, precision=chosen)
+        return figures["psnr"]
 
     single, half = validation_psnr("float32"), validation_psnr("bfloat16")
     print(f"validation PSNR after {steps} steps: float32 {single:.2f} dB, bfloat16 {half:.2f} dB")
@@ -221,8 +216,8 @@ def main(argv: Sequence[str]) -> None:
     """Measures in a temporary folder."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    devices.use_precision("auto")
-    with tempfile.TemporaryDirectory() as folder:
+    rewriting = devices.rewriting(devices.choose_precision("auto").is_rewritten)
+    with tempfile.TemporaryDirectory() as folder, rewriting:
         measure(Path(folder), folder_of_photographs(_IMAGES.value, Path(folder)), _QUICK.value)
 
 

@@ -98,9 +98,9 @@ def refine(config: ml_collections.ConfigDict, canvas: str, workdir: str, repair:
         config.source = config.source or f"watermark:canvas={canvas},opacity=0.4..1"
         config.init = config.init or repair or str(_PRETRAINED)
     config.lock()
-    compute_dtype, stop = devices.use_precision("auto"), stop_asked()
+    precision, stop = devices.choose_precision("auto"), stop_asked()
     strategy, jit_compile = devices.strategy("auto"), devices.use_jit("auto")
-    loop.train_and_evaluate(config, workdir, strategy, jit_compile, "device", stop, None, compute_dtype)
+    loop.train_and_evaluate(config, workdir, strategy, jit_compile, "device", stop, None, precision)
     return not stop.is_set()
 
 

@@ -10,8 +10,8 @@ EXPORT_DIR/
 serving_default    image_bytes string [N] (JPEG, PNG, BMP, GIF; sizes may differ) -> restored_bytes string [N] (PNG)
 restore            images uint8 [N, H, W, 3], any H, W >= 1 -> restored uint8 [N, H, W, 3]
 
-Both have the further outputs of what restores: those of `serving.key` have `found`, `score` and `opacity`, and `restore`
-has `transform` too.
+Both have the further outputs of what restores: with `serving.key` these are `found`, `score`, `opacity` and, of
+`restore`, `transform`.
 """
 
 from __future__ import annotations

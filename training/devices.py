@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
-from absl import logging
 
 from configs.command_line import UserError
 
@@ -48,25 +50,53 @@ def _gpus_have_bfloat16() -> bool:
     return all(gpu.get("compute_capability", (0, 0)) >= (8, 0) for gpu in details)
 
 
-def use_precision(mode: str) -> str:
-    """Chooses what the network computes in; weights, losses and updates are float32 in any case.
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """What a run's network computes in; weights, losses and updates are float32 in any case.
+
+    Attributes:
+      name: `float32`, `bfloat16` or `float16`.
+      compute_dtype: of the layers, for `models.build`.
+      is_rewritten: whether oneDNN rewrites its operations on CPUs to bfloat16, which leaves layers float32.
+      is_asked: whether the user named it.
+    """
+
+    name: str = "float32"
+    compute_dtype: str = "float32"
+    is_rewritten: bool = False
+    is_asked: bool = False
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is float32 throughout."""
+        return self.name == "float32"
+
+
+def choose_precision(mode: str) -> Precision:
+    """Chooses what the network computes in; `precision.prove` says whether that can be trusted.
 
     Args:
       mode: `float32`, `bfloat16`, `float16` (with loss scaling), or `auto`: bfloat16 where the GPUs, or else the CPU,
-        have it in hardware. On CPUs oneDNN rewrites its own operations to bfloat16, for the whole process.
-
-    Returns:
-      The dtype for `models.build`; that of layers, which oneDNN's rewriting leaves float32.
+        have it in hardware.
     """
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    if mode == "auto":
+    is_asked = mode != "auto"
+    if not is_asked:
         mode = "bfloat16" if (_gpus_have_bfloat16() if on_gpu else cpu_has_bfloat16()) else "float32"
-    if mode != "float32":
-        logging.info("The network runs in %s, weights stay float32 (--precision=float32 turns it off).", mode)
-    if mode == "bfloat16" and not on_gpu:
-        tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": True})
-        return "float32"
-    return mode
+    is_rewritten = mode == "bfloat16" and not on_gpu
+    return Precision(mode, "float32" if is_rewritten else mode, is_rewritten, is_asked)
+
+
+@contextlib.contextmanager
+def rewriting(is_on: bool) -> Iterator[None]:
+    """Within the block, oneDNN's operations in graphs that are called are rewritten to bfloat16, or are not."""
+    option = "auto_mixed_precision_onednn_bfloat16"
+    before = tf.config.optimizer.get_experimental_options().get(option, False)
+    tf.config.optimizer.set_experimental_options({option: is_on})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({option: before})
 
 
 def strategy(name: str) -> tf.distribute.Strategy:

@@ -12,14 +12,16 @@ from absl import logging
 
 from configs import noise2noise
 from configs.command_line import UserError
-from training import initial_weights, models, schedule
+from training import devices, initial_weights, models, schedule
 from training import workdir as workdir_lib
 from training.averaging import WeightAverage
 from training.checkpoints import BestWeights, Checkpoints
+from training.devices import Precision
 from training.finite import FiniteLoss
 from training.input_pipeline import training_batches
 from training.optimizers import Optimizer
 from training.pairs import overlaid_on_host
+from training.precision import prove
 from training.reporting import Reporter, Silence, Trace
 from training.step import make_execution, make_train_step
 from training.validation import Validation, make_restore
@@ -51,7 +53,7 @@ def train_and_evaluate(
     corrupt_on: str = "device",
     stop: threading.Event | None = None,
     profile: tuple[int, int] | None = None,
-    compute_dtype: str = "float32",
+    precision: Precision = Precision(),
 ) -> dict[str, float]:
     """Trains until the recipe's budget is used up; continues where an earlier call in the same folder stopped.
 
@@ -63,7 +65,7 @@ def train_and_evaluate(
       corrupt_on: "device", in the step, or "host", in tf.data; the pairs are the same.
       stop: set from outside to have the state saved and the call return; set here where another worker was asked to.
       profile: first and last step of a trace for TensorBoard.
-      compute_dtype: what the network computes in, see `devices.use_precision`.
+      precision: what the network is to compute in, see `precision.prove`.
 
     Returns:
       The last validation's figures, see `metrics.summarize`.
@@ -77,16 +79,19 @@ def train_and_evaluate(
         what = "--corrupt_on=host" if corrupt_on == "host" else "config.data.deterministic"
         raise UserError(f"{what}: is for one worker; train without it, or without --strategy=multi_worker")
     training_batches(config, 0, team.index, team.size)
+    precision = prove(config, precision, team, strategy.num_replicas_in_sync, jit_compile)
     with strategy.scope():
-        restorer = models.build(config, compute_dtype)
+        restorer = models.build(config, precision.compute_dtype)
         network = restorer.network
         if config.init:
             initial_weights.load(network, config.init)
-        optimizer = Optimizer(config, network.trainable_variables, compute_dtype)
+        optimizer = Optimizer(config, network.trainable_variables, precision.compute_dtype)
         average = WeightAverage(network.trainable_variables, config.ema)
     train_step = make_train_step(strategy, restorer, optimizer, config, jit_compile, corrupt_on, average)
     execute = make_execution(train_step, is_timed=not config.data.deterministic)
-    validation, restore = Validation(config), make_restore(network)
+    # What will be exported is judged: the network in float32.
+    exported = network if precision.compute_dtype == "float32" else models.build(config).network
+    validation, restore = Validation(config), make_restore(exported)
     if team.is_chief:
         workdir_lib.claim(workdir, config)
 
@@ -116,7 +121,8 @@ def train_and_evaluate(
 
     stopping, exhausted = False, bool(step) and is_stale()
     reporting = Reporter(workdir, step) if team.is_chief else Silence()
-    with reporting as reporter, Trace(workdir, profile) as trace:
+    rewriting = devices.rewriting(precision.is_rewritten)
+    with reporting as reporter, Trace(workdir, profile) as trace, rewriting:
         reporter.config(str(config))
         reported, timed_from = step, time.monotonic()
         counted_until = timed_from
@@ -128,6 +134,8 @@ def train_and_evaluate(
                 finite.check(checkpoints.newest)
                 if team.is_chief:
                     with average.swapped():
+                        if exported is not network:
+                            exported.set_weights(network.get_weights())
                         restored = restore(validation.source)
                         figures = validation.judge(restored)
                         best.offer(figures["psnr"], step)

@@ -39,7 +39,7 @@ _PRECISION = flags.DEFINE_enum(
     "auto",
     ["auto", "float32", "bfloat16", "float16"],
     "What the network computes in, weights being float32; auto: bfloat16 where the GPUs (Ampere or newer), or else the "
-    "CPU, have it in hardware. float16 scales the loss.",
+    "CPU, have it in hardware, and float32 where a layer computes wrongly in it. float16 scales the loss.",
 )
 _CORRUPT_ON = flags.DEFINE_enum(
     "corrupt_on", "device", ["device", "host"], "Overlay pictures in the compiled step, or in tf.data; the same pairs."
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         path = flags.FLAGS["config"].config_filename
         raise UserError(f"--config={path}: cannot be read; name a file such as configs/default.py") from None
     devices.split_cpu(_VIRTUAL_DEVICES.value)
-    compute_dtype = devices.use_precision(_PRECISION.value)
+    precision = devices.choose_precision(_PRECISION.value)
     profile = _profiled_steps(_PROFILE.value)
     if config.data.deterministic:
         devices.be_deterministic(config.seed)
@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     jit_compile, stop = devices.use_jit(_JIT.value), stop_asked()
     try:
         loop.train_and_evaluate(
-            config, _WORKDIR.value, strategy, jit_compile, _CORRUPT_ON.value, stop, profile, compute_dtype
+            config, _WORKDIR.value, strategy, jit_compile, _CORRUPT_ON.value, stop, profile, precision
         )
     except workers.LOST_PEER_ERRORS as error:
         if not several:

@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
-from training import corruption, metrics
+from training import corruption, devices, metrics
 from training.input_pipeline import validation_crops
 from training.pairs import make_source
 
@@ -35,8 +35,9 @@ class Validation:
         self.clean = validation_crops(config)
         seeds = corruption.picture_seeds(config.seed, tf.constant(0), _STREAM, len(self.clean))
         source, alpha = make_source(config, spec)(tf.cast(self.clean, tf.float32) / 255.0, seeds)
-        self.source = source.numpy()
         self.corrupted = tf.cast(tf.round(source[..., :3] * 255.0), tf.uint8).numpy()
+        # Pictures come as 8 bits; what a repair network sees beside them was computed from such.
+        self.source = np.concatenate([self.corrupted / np.float32(255.0), source.numpy()[..., 3:]], axis=-1)
         self.covered = alpha.numpy()[..., 0] > corruption.COVERED
         self.before = metrics.summarize(self.corrupted, self.clean, self.covered)
 
@@ -46,10 +47,10 @@ class Validation:
 
 
 def make_restore(network: tf.keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """Makes the function that restores pictures with the network's present weights.
+    """Makes the function that restores pictures with the network's present weights, as an export will: in float32.
 
     Args:
-      network: float32 `[N, H, W, C]` in 0..1 to float32 `[N, H, W, 3]`.
+      network: float32 `[N, H, W, C]` in 0..1 to float32 `[N, H, W, 3]`, whose layers compute in float32.
 
     Returns:
       `restore(source) -> restored`, float32 `[N, H, W, C]` in 0..1 to uint8 `[N, H, W, 3]`, computed a few at a time.
@@ -62,6 +63,7 @@ def make_restore(network: tf.keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
     def restore(source: np.ndarray) -> np.ndarray:
         batches = range(0, len(source), _BATCH)
-        return np.concatenate([forward(source[k : k + _BATCH]).numpy() for k in batches])
+        with devices.rewriting(False):
+            return np.concatenate([forward(source[k : k + _BATCH]).numpy() for k in batches])
 
     return restore

@@ -13,7 +13,7 @@ from PIL import Image
 
 from configs import default
 from configs.command_line import UserError
-from training import exportable, loop, schedule
+from training import devices, exportable, loop, schedule
 from training.finite import FiniteLoss
 from training.pairs import make_seeds
 from training.validation import Validation, make_restore
@@ -139,7 +139,11 @@ def test_a_run_in_float16_continues_with_its_loss_scale(dataset, canvas_path, tm
     def train(workdir, **fields):
         config = _config(dataset, canvas_path, steps=12, log_every=3, checkpoint_every=3, **fields)
         loop.train_and_evaluate(
-            config, str(workdir), tf.distribute.OneDeviceStrategy("/cpu:0"), False, compute_dtype="float16"
+            config,
+            str(workdir),
+            tf.distribute.OneDeviceStrategy("/cpu:0"),
+            False,
+            precision=devices.choose_precision("float16"),
         )
 
     train(tmp_path / "run")

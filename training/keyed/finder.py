@@ -282,7 +282,9 @@ class Finder:
         def moved() -> Match:
             there = placement._replace(corner=corners[widest])
             other = self._refined(picture, there, Found.nothing(), ~is_scaled, _STEPS)
-            return tf.cond(_is_certain(other), lambda: other, lambda: match)
+            # Repeats that are not quite alike are told apart at full resolution, by their score.
+            is_as_good = is_scaled | self._is_any_repeat_right | (other.score > match.score)
+            return tf.cond(_is_certain(other) & is_as_good, lambda: other, lambda: match)
 
         return tf.cond(widest > 0, moved, lambda: match)
 

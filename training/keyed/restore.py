@@ -191,7 +191,7 @@ class KeyedRestorer:
                     lambda: match._replace(score=tf.zeros([])),
                 )
                 of_first = tf.where(found.count == 0, layer.fit.opacity, opacity)
-                return following, now, self._without(restored, layer), of_first
+                return following, now, tf.ensure_shape(self._without(restored, layer), pixels.shape), of_first
 
             # Whose edges agree with a mark, but on no opacity of one, is none.
             is_mark = layer.fit.opacity > _FAINTEST
