@@ -10,8 +10,8 @@ EXPORT_DIR/
 serving_default    image_bytes string [N] (JPEG, PNG, BMP, GIF; sizes may differ) -> restored_bytes string [N] (PNG)
 restore            images uint8 [N, H, W, 3], any H, W >= 1 -> restored uint8 [N, H, W, 3]
 
-Both have the further outputs of what restores: those of `serving.key` have `found`, `score` and `opacity`, and `restore`
-has `transform` too.
+Both have the further outputs of what restores: those of `serving.key` have `found`, `score` and `opacity`, and
+`restore` has `transform` too.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ class _Signatures(tf.Module):
     """
 
     def __init__(
-        self, restore_pictures: tf.types.experimental.ConcreteFunction, variables: Sequence[tf.Variable], max_pixels: int
+        self,
+        restore_pictures: tf.types.experimental.ConcreteFunction,
+        variables: Sequence[tf.Variable],
+        max_pixels: int,
     ) -> None:
         super().__init__()
         self._network_variables = list(variables)
