@@ -20,8 +20,9 @@ Without these, Python 3.10 and newer would use `vfork`, except for `preexec_fn`,
 would fork. Python on another C library than glibc or macOS's does as it does without these rules: `vfork` from 3.10 on.
 Windows has no `fork`.
 
-Nothing else in this repository starts a process, but for `multiprocessing` with its "spawn" method in benchmarks, which
-is `vfork` too from 3.10 on. This module imports no TensorFlow, so that who only starts others need not wait for it.
+Nothing else in this repository starts a process, but for `multiprocessing` with its "spawn" method in two benchmarks,
+which is `vfork` from Python 3.10 on, and what libraries do: Beam's local workers, Dask's. This module imports no
+TensorFlow, so that who only starts others need not wait for it.
 """
 
 from __future__ import annotations
@@ -36,8 +37,10 @@ from typing import IO, Any, Union
 Argument = Union[str, "os.PathLike[str]"]
 File = Union[int, IO[Any], None]
 
-# In the child, which has one thread: a program that makes its process the leader of a session and becomes another.
-_IN_NEW_SESSION = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
+# What `posix_spawn` cannot do is done in the child, which has one thread, by a Python that then becomes the program.
+_BECOME = (sys.executable, "-I", "-S", "-c")
+_IN_SESSION = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
+_IN_FOLDER = "import os, sys; os.chdir(sys.argv[1]); os.execv(sys.argv[2], sys.argv[2:])"
 
 
 def start(
@@ -67,7 +70,7 @@ def start(
     """
     arguments = _absolute(command)
     if new_session:
-        arguments = [sys.executable, "-c", _IN_NEW_SESSION, *arguments]
+        arguments = [*_BECOME, _IN_SESSION, *arguments]
     return subprocess.Popen(arguments, stdin=stdin, stdout=stdout, stderr=stderr, text=text, env=env, close_fds=False)
 
 
@@ -76,7 +79,7 @@ def run(
     *,
     capture_output: bool = False,
     text: bool = False,
-    env: Mapping[str, str] | None = None,
+    cwd: Argument | None = None,
     check: bool = False,
 ) -> subprocess.CompletedProcess:
     """Runs a program to its end.
@@ -85,7 +88,7 @@ def run(
       command: the program, a path or a name that is looked up in PATH, and its arguments.
       capture_output: whether to return what it writes to stdout and stderr, which it shares with us otherwise.
       text: whether that is str rather than bytes.
-      env: all environment variables; None for this process's own.
+      cwd: the folder to run it in; None for this process's own.
       check: whether an exit code other than 0 is an error.
 
     Returns:
@@ -95,9 +98,10 @@ def run(
       FileNotFoundError: there is no such program.
       subprocess.CalledProcessError: it failed, and `check` is set.
     """
-    return subprocess.run(
-        _absolute(command), capture_output=capture_output, text=text, env=env, check=check, close_fds=False
-    )
+    arguments = _absolute(command)
+    if cwd is not None:
+        arguments = [*_BECOME, _IN_FOLDER, os.fspath(cwd), *arguments]
+    return subprocess.run(arguments, capture_output=capture_output, text=text, check=check, close_fds=False)
 
 
 def _absolute(command: Sequence[Argument]) -> list[str]:
