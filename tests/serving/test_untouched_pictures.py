@@ -15,7 +15,7 @@ from PIL import Image
 
 from configs import storage
 from configs.command_line import UserError
-from serving import batch, batch_job, uploads
+from serving import batch, batch_job, uploads, video
 from serving.batch import restore_batch
 from serving.client import Restorer
 from serving.endpoint import Endpoint
@@ -24,11 +24,13 @@ from serving.key import key
 from serving.loaded_model import LoadedModel
 from serving.model_store import ModelStore
 from serving.untouched_pictures import MARK_NOT_FOUND, NOTHING_CHANGED
+from serving.video import restore_video
 from tests.conftest import SHARED
 from tests.marks import CANVASES, lay
 from tests.serving.conftest import decoded, encoded, export, model_config
 from tests.serving.test_batch_restore import ROOT, block, command, contents, wait_until, write
 from tests.serving.test_photo import exif
+from tests.serving.test_video import ffmpeg, frames_of
 
 CASE = SHARED / "cases" / "04-mark-not-there"
 STAMP = np.asarray(CANVASES["one stamp"])
@@ -41,6 +43,12 @@ def keyed_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("keyed")
     CANVASES["one stamp"].save(folder / "mark.png")
     return key(str(folder / "mark.png"), str(folder / "export"), repair="", scale="1", rotate="0").parent
+
+
+@pytest.fixture(scope="module")
+def loaded(keyed_dir):
+    """The same in this process."""
+    return LoadedModel(f"{keyed_dir}/1")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +127,8 @@ def test_the_client_copies_counts_and_names_them(restorer, pictures, photo, tmp_
     assert len(contents(tmp_path)) == 7, "nothing but pictures and their list"
 
 
-def test_a_batch_writes_the_same(restorer, keyed_dir, pictures, photo, tmp_path):
+def test_a_batch_writes_the_same(restorer, keyed_dir, loaded, pictures, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_job, "LoadedModel", lambda _: loaded)  # its first answer takes long
     restore_folder(restorer, pictures, tmp_path / "client", progress=False)
     summary = restore_batch(keyed_dir, pictures, tmp_path / "batch", beam_options=THREADS)
     assert (summary.restored, summary.mark_not_found, summary.unchanged, len(summary.failures)) == (2, 4, 0, 1)
@@ -317,13 +326,12 @@ def test_what_a_model_without_a_mark_does_not_change_is_copied_in_every_format(a
     assert written == contents(tmp_path / "in")
 
 
-def test_code_is_told_whether_the_mark_was_found(restorer, address, keyed_dir, identity_dir, photo):
+def test_code_is_told_whether_the_mark_was_found(restorer, address, loaded, identity_dir, photo):
     crop = photo[:240, 100:420]
     marked = lay(crop, STAMP, (90, 30), 0.9)[0]
-    model = LoadedModel(f"{keyed_dir}/1")
     for pixels, found in ((marked, True), (crop, False)):
         answer = restorer.ask(encoded(pixels))
-        assert answer.found is found and answer == model.ask(encoded(pixels))
+        assert answer.found is found and answer == loaded.ask(encoded(pixels))
         assert restorer.restore_bytes(encoded(pixels)) == answer.restored_bytes
         assert restorer.ask_pixels(pixels).found.item() is found
     both = restorer.ask_pixels(np.stack([crop, marked]))
@@ -353,6 +361,37 @@ def test_an_upload_says_so_and_comes_back_as_it_was(restorer, pictures, tmp_path
     assert app_page._files_label(results) == "Restored pictures, and 2 unchanged"
     unrestored = app_page._summary(app_page._Results(tmp_path, [clear]), [])
     assert "<p>No pictures restored.</p><p>Mark not found in 1, returned unchanged: z.png.</p>" in unrestored
+
+
+def test_a_video_names_the_frames_without_the_mark(restorer, photo, tmp_path):
+    width, height = 288, 96
+    clean = np.stack([photo[index : index + height, 100 : 100 + width] for index in range(12)])
+    shown = clean.copy()
+    with_mark = [*range(4), *range(7, 10)]
+    for index in with_mark:
+        shown[index] = lay(clean[index], STAMP, (30, 30), 0.9)[0]
+    pipe = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", "25", "-i", "-"]
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    ffmpeg(*pipe, "-c:v", "libx264", "-crf", "1", "-pix_fmt", "yuv444p", source, stdin=shown.tobytes())
+    summary = restore_video(restorer, source, target, progress=False)
+    assert str(summary) == "restored 7 frames, mark not found in 5 (frames 5-7, 11-12)"
+    assert (summary.frames, summary.restored, summary.mark_not_found, summary.unchanged) == (12, 7, 5, 0)
+    assert summary.untouched_for(MARK_NOT_FOUND) == [5, 6, 7, 11, 12]
+    before, after = frames_of(source), frames_of(target)
+    for index in range(12):
+        if index in with_mark:
+            assert psnr(after[index], clean[index]) > psnr(before[index], clean[index]) + 10, index
+        else:
+            assert psnr(after[index], before[index]) > 38, index
+
+
+def test_many_ranges_of_frames_are_cut_short():
+    frames = [(2 * number, MARK_NOT_FOUND) for number in range(1, 14)]
+    said = str(video.Summary(restored=13, untouched=[*frames, (30, NOTHING_CHANGED)]))
+    assert said == (
+        "restored 13 frames, mark not found in 13 (frames 2, 4, 6, 8, 10, 12, 14, 16, 18, 20 and 3 more ranges), "
+        "unchanged 1 in which the model found nothing to restore (frame 30)"
+    )
 
 
 @pytest.mark.skipif(not CASE.is_dir(), reason=f"no {CASE}: the case was not handed out with this checkout")

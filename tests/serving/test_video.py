@@ -9,9 +9,12 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from configs import child_process
 from configs.command_line import UserError
+from serving.answer import PixelAnswer
 from serving.restorer import Refused, Restorer
 from serving.video import restore_video
+from tests.configs.test_child_process import counted, needs_glibc
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
@@ -145,4 +148,43 @@ def test_a_frame_that_is_refused_leaves_nothing(server, make, tmp_path, monkeypa
     monkeypatch.setattr(Restorer, "ask_pixels", some)
     with Restorer(server, "identity") as restorer, pytest.raises(UserError, match="frame 6: a reason; nothing"):
         restore_video(restorer, make("refused.mp4"), tmp_path / "out.mp4", in_flight=1, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+@needs_glibc
+def test_ffmpeg_is_started_without_a_fork(server, make, tmp_path):
+    """gRPC has threads by then, and its handlers of a fork abort the process now and then."""
+    places = f"{str(make('forks.mp4'))!r}, {str(tmp_path / 'out.mp4')!r}"
+    code = f"""
+import imageio_ffmpeg
+from serving.restorer import Restorer
+from serving.video import restore_video
+imageio_ffmpeg.get_ffmpeg_exe()  # which it starts once, to see whether it runs
+started.clear()
+with Restorer({server!r}, "identity") as restorer:
+    assert restore_video(restorer, {places}, progress=False).frames == 12
+"""
+    assert counted(code) == (0, 4, 4), "described, read, written and joined, all by posix_spawn"
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["reader", "writer"])
+def test_ffmpeg_that_is_killed_is_an_error(server, make, tmp_path, monkeypatch, number):
+    """A reader that ends early must not pass for the end of the video, nor a writer for a whole one."""
+    started, start = [], child_process.start
+
+    def kept(*arguments, **options):
+        started.append(start(*arguments, **options))
+        return started[-1]
+
+    def ask(self, pixels):
+        if len(started) == 2:
+            started[number].kill()
+            started[number].wait()
+        return PixelAnswer(pixels)
+
+    source = make("killed.mp4", (320, 240))
+    monkeypatch.setattr(child_process, "start", kept)
+    monkeypatch.setattr(Restorer, "ask_pixels", ask)
+    with Restorer(server, "identity") as restorer, pytest.raises(UserError, match="ffmpeg stopped"):
+        restore_video(restorer, source, tmp_path / "out.mp4", progress=False)
     assert not list(tmp_path.iterdir())
