@@ -155,9 +155,12 @@ class Restorer:
         """Restores one pixel: finds out whether the server answers and makes the connection.
 
         Raises:
-          UserError, Refused: as `restore`.
+          UserError: no server, not this model on it, or the model does not answer.
         """
-        self.restore(np.zeros([1, 1, 3], np.uint8))
+        try:
+            self.restore(np.zeros([1, 1, 3], np.uint8))
+        except Refused as error:
+            raise UserError(f"the server at {self.server} does not restore a single pixel: {error}") from error
 
     def close(self) -> None:
         """Closes the connection."""

@@ -237,7 +237,7 @@ def worker(whites_dir, many, output, number):
 
 
 def test_a_copy_is_never_there_without_its_line(many, many_restored, whites_dir, tmp_path, monkeypatch):
-    """A worker that cannot write its third file, wherever that is, and one that does the same batch again."""
+    """A worker dies at its fourth file, after a copy or two; the next job finds those there and skips them."""
     names = sorted(path.relative_to(many).as_posix() for path in many.rglob("*.png"))[:6]
     batch_of_six, writes, create_whole = json.dumps([0, names]), [], storage.create_whole
 
@@ -252,9 +252,16 @@ def test_a_copy_is_never_there_without_its_line(many, many_restored, whites_dir,
         worker(whites_dir, many, tmp_path, 1).process(batch_of_six)
     monkeypatch.undo()
     assert 0 < len([*tmp_path.rglob("*.png")]) < 6
-    worker(whites_dir, many, tmp_path, 1).process(batch_of_six)  # another attempt of the same job
-    (tmp_path / names[2]).unlink()
-    restore_batch(whites_dir, many, tmp_path)
+    assert restore_batch(whites_dir, many, tmp_path).skipped > 0
+    assert contents(tmp_path) == many_restored
+
+
+def test_a_batch_that_is_done_twice_loses_no_line(many, many_restored, whites_dir, tmp_path):
+    """Two attempts of one job at a batch, the second of which gets no further than its first pictures."""
+    names = sorted(path.relative_to(many).as_posix() for path in many.rglob("*.png"))
+    for count in (6, 2):
+        worker(whites_dir, many, tmp_path, 1).process(json.dumps([0, names[:count]]))
+    assert restore_batch(whites_dir, many, tmp_path).skipped == 6
     assert contents(tmp_path) == many_restored
 
 
