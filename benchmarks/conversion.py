@@ -43,7 +43,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from benchmarks.figure import median_of_alternating, report
 from benchmarks.photographs import decode_plainly, lay_out_copies
-from configs import beam_runner, command_line
+from configs import beam_runner, child_process, command_line
 from preprocessing import schema, shards
 from preprocessing.checks import HEADER, check_picture
 from preprocessing.convert import convert
@@ -158,7 +158,7 @@ def _write_to_tfrecord(images: Path, output: Path) -> None:
 
 def _peak_resident(command: list[str]) -> int:
     """Runs a command and returns the highest sum of its processes' resident memory in bytes."""
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = child_process.start(command, stderr=subprocess.PIPE, text=True)
     # Read while it runs: a full pipe would stop it.
     said: list[str] = []
     reader = threading.Thread(target=lambda: said.append(process.stderr.read()))

@@ -35,7 +35,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from configs import command_line
+from configs import child_process, command_line
 from configs import demo as demo_config
 from configs.command_line import UserError
 from preprocessing import canvas as canvas_lib
@@ -67,7 +67,7 @@ def run_module(title: str, module: str, *arguments: str) -> None:
       UserError: it failed; its own message was printed before.
     """
     print(f"\n== {title}\n$ python {shlex.join(_command(module, *arguments)[1:])}", flush=True)
-    code = subprocess.run(_command(module, *arguments), check=False).returncode
+    code = child_process.run(_command(module, *arguments)).returncode
     if code:
         raise UserError(f"{title}: {module} ended with exit code {code}; its message is above")
 
@@ -77,7 +77,7 @@ def _server(model_base_path: Path) -> Iterator[str]:
     """Runs the embedded server on a free port and yields its address."""
     command = _command("serving.server", f"--model_base_path={model_base_path}", "--port=0")
     print(f"\n== Serving\n$ python {shlex.join(command[1:])}", flush=True)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    with child_process.start(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             ready = server.stdout.readline().strip()
             if " at " not in ready:

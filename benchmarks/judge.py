@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from configs import child_process
 
 
 def judge(
@@ -32,5 +33,5 @@ def judge(
         *("--json", str(found)),
         *("--limit", str(limit)),
     ]
-    subprocess.run(command, check=True)
+    child_process.run(command, check=True)
     return json.loads(found.read_text())

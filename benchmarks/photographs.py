@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from tqdm import tqdm
 
+from configs import child_process
 from configs.command_line import UserError
 from preprocessing import sample_photos
 
@@ -81,7 +81,7 @@ def decode_plainly(images: Path, scratch: Path, processes: int) -> None:
     for index in range(processes):
         listed = scratch / f"plain-{index}.txt"
         listed.write_text("\n".join(paths[index::processes]))
-        loops.append(subprocess.Popen([sys.executable, "-c", _PLAIN_LOOP, str(listed)]))
+        loops.append(child_process.start([sys.executable, "-c", _PLAIN_LOOP, str(listed)]))
     for loop in loops:
         if loop.wait():
             raise RuntimeError("the plain loop failed")

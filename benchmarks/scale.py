@@ -44,7 +44,7 @@ from PIL import Image
 
 from benchmarks.figure import median_of_alternating, report
 from benchmarks.photographs import decode_plainly, lay_out_copies
-from configs import command_line
+from configs import child_process, command_line
 from preprocessing.convert import convert
 from tests.dask_cluster import dask_cluster
 
@@ -130,7 +130,7 @@ def _measure_plan(count: int) -> None:
 
 def _plan(count: int) -> list[float]:
     """Seconds, highest resident bytes, shards, and the seconds that sorting the names alone takes."""
-    done = subprocess.run([sys.executable, "-c", _PLAN, str(count)], capture_output=True, text=True, check=True)
+    done = child_process.run([sys.executable, "-c", _PLAN, str(count)], capture_output=True, text=True, check=True)
     return [float(value) for value in done.stdout.split()]
 
 
@@ -140,7 +140,7 @@ def _measure_copy(images: Path, work: Path, rounds: int) -> None:
 
     def copy_and_digest() -> None:
         shutil.rmtree(work / "copy", ignore_errors=True)
-        subprocess.run(["cp", "-r", images, work / "copy"], check=True)
+        child_process.run(["cp", "-r", images, work / "copy"], check=True)
         for path in images.iterdir():
             data = path.read_bytes()
             hashlib.sha256(data).digest()
@@ -197,7 +197,7 @@ def _measure_kills(name: str, command: list[str], output: Path, kills: int, exit
     different = in_time = 0
     for kill, moment in enumerate(moments):
         shutil.rmtree(output)
-        job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        job = child_process.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, new_session=True)
         with contextlib.suppress(subprocess.TimeoutExpired):
             job.wait(moment)
         in_time += job.poll() is None
@@ -252,7 +252,7 @@ def _crc32c(path: Path) -> None:
 
 
 def _run(command: list[str], exit_code: int) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = child_process.run(command, capture_output=True, text=True)
     if done.returncode != exit_code:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
 

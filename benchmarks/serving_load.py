@@ -38,7 +38,7 @@ from skimage import data
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from benchmarks.figure import report
-from configs import command_line
+from configs import child_process, command_line
 from serving.versions import new_version
 
 _QUICK = flags.DEFINE_bool("quick", False, "Fewer requests.")
@@ -51,7 +51,7 @@ _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_len
 def _server(base_path: Path, *flags_: str) -> Iterator[tuple[str, psutil.Process]]:
     """A server's address and process."""
     command = [sys.executable, "-m", "serving.server", f"--model_base_path={base_path}", "--port=0", *flags_]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with child_process.start(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process.stdout.readline().split(" at ")[1].split()[0], psutil.Process(process.pid)
         finally:
@@ -204,7 +204,7 @@ def _survive(count: int) -> None:
 def _swap(folder: Path, seconds: float) -> None:
     def add() -> None:
         with new_version(folder) as new:
-            subprocess.run(["cp", "-r", f"{_MODEL / '1'}/.", new.folder], check=True)
+            child_process.run(["cp", "-r", f"{_MODEL / '1'}/.", new.folder], check=True)
 
     add()
     file, failed, answered, done = _file(data.astronaut()[:64, :64]), [], [], threading.Event()

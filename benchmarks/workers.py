@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import csv
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -41,7 +40,7 @@ from absl import app, flags
 from PIL import Image, PngImagePlugin
 
 from benchmarks.figure import report
-from configs import command_line
+from configs import child_process, command_line
 from configs.command_line import UserError
 from preprocessing import canvas, sample_photos
 from preprocessing.convert import convert
@@ -83,7 +82,7 @@ def _train(workers: int, workdir: Path, fields: dict[str, Any]) -> Curve:
     launcher = ["training.local_workers", f"--workers={workers}", "--"] if workers > 1 else ["training.train"]
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
     command = [sys.executable, "-m", *launcher, f"--workdir={workdir}", "--precision=float32", *overrides]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = child_process.run(command, capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"{workdir.name}: ended with exit code {done.returncode}: {done.stderr.splitlines()[-1]}")
     with open(workdir / "metrics.csv", newline="", encoding="utf-8") as file:

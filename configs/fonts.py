@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 from PIL import ImageFont
 
+from configs import child_process
 from configs.command_line import UserError
 
 # Where Debian's packages, a local install and a user's own fonts lie, for systems without fontconfig.
@@ -136,9 +136,8 @@ def _installed(characters: str, folders: Sequence[str] | None) -> list[str]:
     program = shutil.which("fc-list")
     if folders is None and program:
         codes = " ".join(f"{ord(character):x}" for character in characters if character.isprintable())
-        listing = subprocess.run(
-            [program, "--format", "%{file}\n", f":charset={codes}"], capture_output=True, text=True, check=False
-        )
+        command = [program, "--format", "%{file}\n", f":charset={codes}"]
+        listing = child_process.run(command, capture_output=True, text=True)
         found = listing.stdout.splitlines()
     else:
         found = [

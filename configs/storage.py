@@ -207,6 +207,14 @@ def list_files(directory: str, recursive: bool = True) -> Iterator[File]:
             yield File(name, metadata.size_in_bytes, metadata.last_updated_in_seconds)
 
 
+def list_prefix(prefix: str) -> list[str]:
+    """Lists the files of one folder whose paths begin like this; in an object store, without listing the others."""
+    pattern = glob.escape(prefix) + "*"
+    if "://" not in prefix:  # Beam would walk through all folders below
+        return glob.glob(pattern)
+    return [found.path for found in FileSystems.match([pattern])[0].metadata_list]
+
+
 def file_size(path: str) -> int:
     """The size of a file in bytes."""
     return FileSystems.match([glob.escape(path)])[0].metadata_list[0].size_in_bytes

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import gradio as gr
 
 from configs.command_line import UserError
+from serving import untouched_pictures
 from serving.restorer import Restorer
 from serving.uploads import Comparison, Failure, Upload, pack, restore_uploads
 
@@ -44,6 +45,11 @@ CSS = """
 """
 _VISITORS = 4  # whose pictures are restored at a time; the next one's wait
 _KEPT_SECONDS = 24 * 3600
+# How the summary begins to say which pictures a model left as they were.
+_REASONS = {
+    untouched_pictures.MARK_NOT_FOUND: "Mark not found in",
+    untouched_pictures.NOTHING_CHANGED: "Nothing to restore in",
+}
 
 
 @dataclasses.dataclass
@@ -130,7 +136,7 @@ def build(restorers: Mapping[str, Restorer], examples: Sequence[pathlib.Path], w
                     yield {
                         status: _progress(now, len(uploads)),
                         thumbnails: gr.update(
-                            value=[(str(one.thumbnail), one.name) for one in now.comparisons],
+                            value=[(str(one.thumbnail), _caption(one)) for one in now.comparisons],
                             visible=len(now.comparisons) > 1,
                         ),
                         **shown,
@@ -141,7 +147,9 @@ def build(restorers: Mapping[str, Restorer], examples: Sequence[pathlib.Path], w
             if now.comparisons:
                 archive = now.folder / "restored.zip"
                 pack(now.comparisons, archive)
-                last_words[files] = gr.update(value=[str(one.restored) for one in now.comparisons], visible=True)
+                last_words[files] = gr.update(
+                    value=[str(one.restored) for one in now.comparisons], label=_files_label(now), visible=True
+                )
                 last_words[everything] = gr.update(value=str(archive), visible=True)
             yield last_words
 
@@ -168,7 +176,20 @@ def build(restorers: Mapping[str, Restorer], examples: Sequence[pathlib.Path], w
 
 def _compare(comparison: Comparison) -> dict:
     pair = (str(comparison.before), str(comparison.after))
-    return gr.update(value=pair, label=f"{comparison.name}: before | after", visible=True)
+    said = f"{comparison.untouched}: your file, unchanged" if comparison.untouched else "before | after"
+    return gr.update(value=pair, label=f"{comparison.name}: {said}", visible=True)
+
+
+def _caption(comparison: Comparison) -> str:
+    return f"{comparison.name} ({comparison.untouched})" if comparison.untouched else comparison.name
+
+
+def _files_label(results: _Results) -> str:
+    """What the list of files is called; their own names cannot say which of them are copies."""
+    copies = sum(bool(one.untouched) for one in results.comparisons)
+    if not copies:
+        return "Restored pictures"
+    return "Unchanged pictures" if copies == len(results.comparisons) else f"Restored pictures, and {copies} unchanged"
 
 
 def _progress(results: _Results, count: int) -> str:
@@ -177,8 +198,12 @@ def _progress(results: _Results, count: int) -> str:
 
 
 def _summary(results: _Results, problems: Sequence[str]) -> str:
-    count = len(results.comparisons)
-    lines = [f"{count} picture{'s' * (count != 1)} restored."] if count else []
+    restored = sum(not one.untouched for one in results.comparisons)
+    lines = [f"{restored or 'No'} picture{'s' * (restored != 1)} restored."] if results.comparisons else []
+    for reason, words in _REASONS.items():
+        names = [one.name for one in results.comparisons if one.untouched == reason]
+        if names:
+            lines.append(f"{words} {len(names)}, returned unchanged: {', '.join(names)}.")
     return _paragraphs(lines, [*problems, *_failed(results)])
 
 

@@ -6,7 +6,7 @@
     print(summary)
 
 The result does not depend on the workers, nor on how often the job was interrupted and started again: pictures are
-listed once, sorted, each is written whole, and `failed.jsonl` comes last.
+listed once, sorted, each is written whole, and `failed.jsonl` comes last, after `untouched.jsonl`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -28,46 +28,52 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from configs import beam_runner, storage
 from configs.command_line import UserError
 from configs.progress import WatchedProgress
-from serving import batch_job
+from serving import batch_job, untouched_pictures
 from serving.batch_input import find_pictures
 from serving.batch_job import Failure, Job, RestoreBatch
 from serving.loaded_model import find_version
 
 _LOG = logging.getLogger(__name__)
 
-FAILED = "failed.jsonl"
+FAILED = untouched_pictures.FAILED
 
 
 @dataclasses.dataclass
-class Summary:
+class Summary(untouched_pictures.Counts):
     """What happened.
 
     Attributes:
-      restored: pictures written.
+      restored: pictures written that the model changed.
+      untouched: name and reason of each picture that the model left as it was, sorted; these are copies of the input
+        files.
       skipped: pictures that the output had already.
       failures: name and reason of each picture that could not be restored, sorted.
       others: files without a picture's suffix, left alone.
       seconds: wall time.
       failed_file: where the failures are listed.
+      untouched_file: where the untouched pictures of this job and of earlier ones are listed.
     """
 
     restored: int
+    untouched: list[tuple[str, str]]
     skipped: int
     failures: list[Failure]
     others: int
     seconds: float
     failed_file: str
+    untouched_file: str
 
     def __str__(self) -> str:
-        text = f"restored {self.restored}, failed {len(self.failures)}"
+        text = f"restored {self.restored}{self.untouched_text(self.untouched_file)}, failed {len(self.failures)}"
         if self.failures:
             text += f" (listed in {self.failed_file})"
         if self.skipped:
             text += f", skipped {self.skipped} that are there already (--overwrite restores them again)"
         if self.others:
             text += f", left alone {self.others} files that are no pictures"
-        if self.restored:
-            text += f"; {self.seconds:.1f} s, {self.restored / self.seconds:.2f} images/s"
+        done = self.restored + len(self.untouched)
+        if done:
+            text += f"; {self.seconds:.1f} s, {done / self.seconds:.2f} images/s"
         return text
 
 
@@ -113,7 +119,8 @@ def restore_batch(
     with _blaming("output", output, "written"):
         there = _prepare(job)
         newest = max(there.values(), default=0.0)
-    todo = [name for name in pictures.names if overwrite or name not in there]
+        todo = [name for name in pictures.names if overwrite or name not in there]
+        _gather_untouched(job, set(todo) if overwrite else frozenset())
     skipped = len(pictures.names) - len(todo)
     _LOG.info("restoring %d of %d pictures of %s with %s", len(todo), len(pictures.names), pictures.folder, version)
 
@@ -123,21 +130,25 @@ def restore_batch(
             bar = WatchedProgress(written, len(todo), unit="image", disable=not progress or None)
             with _quietened(), bar, beam_runner.pipeline(runner, options) as pipeline:
                 build(pipeline, job, todo, options)
-        failures = _finish(job, todo, overwrite)
+        failures, listed = _finish(job, todo, overwrite)
     except BaseException as error:
         with contextlib.suppress(Exception):  # the first error is the one to tell
             _sweep(output, _names(output))
+            _gather_untouched(job)
         said = _user_error(error)
         if said:
             raise UserError(said) from error
         raise
+    copied = sorted((name, listed[name]) for name in set(todo) & listed.keys())
     return Summary(
-        restored=len(todo) - len(failures),
+        restored=len(todo) - len(failures) - len(copied),
+        untouched=copied,
         skipped=skipped,
         failures=failures,
         others=pictures.others,
         seconds=time.monotonic() - started,
         failed_file=storage.join(output, FAILED),
+        untouched_file=storage.join(output, untouched_pictures.LIST),
     )
 
 
@@ -165,8 +176,12 @@ def _prepare(job: Job) -> dict[str, float]:
     return files
 
 
-def _finish(job: Job, todo: Sequence[str], overwrite: bool) -> list[Failure]:
-    """Lists the failures; every picture must be there, or among them, before `failed.jsonl` says so."""
+def _finish(job: Job, todo: Sequence[str], overwrite: bool) -> tuple[list[Failure], dict[str, str]]:
+    """Lists the failures; every picture must be there, or among them, before `failed.jsonl` says so.
+
+    Returns:
+      The failures, sorted, and the reasons of all untouched pictures in the output, by name.
+    """
     names = _names(job.output)
     there = set(names)
     failures = batch_job.read_failures(job, names)
@@ -181,9 +196,32 @@ def _finish(job: Job, todo: Sequence[str], overwrite: bool) -> list[Failure]:
         )
     if overwrite:  # what an earlier job made of a picture is not this one's result
         storage.delete([storage.join(job.output, name) for name in sorted(failed & there)])
+    listed = _gather_untouched(job, set(todo), there - failed)
     storage.write_text(storage.join(job.output, FAILED), batch_job.failure_lines(failures))
     _sweep(job.output, names)
-    return failures
+    return failures, listed
+
+
+def _gather_untouched(job: Job, replaced: Set[str] = frozenset(), there: Set[str] | None = None) -> dict[str, str]:
+    """Brings `untouched.jsonl` up to date by what workers left, and removes that.
+
+    Args:
+      job: which.
+      replaced: names of pictures of which only this job's workers know.
+      there: names of the pictures that are in the output, once the job has finished; None before.
+
+    Returns:
+      The reasons by name.
+    """
+    found = batch_job.read_untouched(job)
+    earlier = {**found.listed, **found.earlier}
+    reasons = {name: reason for name, reason in earlier.items() if name not in replaced} | found.own
+    if there is not None:
+        reasons = {name: reason for name, reason in reasons.items() if name in there}
+    if there is not None or reasons != found.listed:
+        storage.write_text(storage.join(job.output, untouched_pictures.LIST), untouched_pictures.lines(reasons))
+    storage.delete(found.files)
+    return reasons
 
 
 def _names(output: str) -> list[str]:
@@ -191,7 +229,8 @@ def _names(output: str) -> list[str]:
 
 
 def _sweep(output: str, names: Sequence[str]) -> None:
-    storage.delete([storage.join(output, name) for name in names if batch_job.is_leftover(name)])
+    """Removes unfinished files and failures; workers' lines about untouched pictures are `_gather_untouched`'s."""
+    storage.delete([storage.join(output, name) for name in names if batch_job.is_swept(name)])
 
 
 def _user_error(error: BaseException) -> str | None:

@@ -19,7 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from configs import storage
 from configs.command_line import UserError
-from serving import photo
+from serving import photo, untouched_pictures
 
 
 class Pictures(NamedTuple):
@@ -51,7 +51,9 @@ def find_pictures(pattern: str, output: str) -> Pictures:
     is_pattern = re.search(r"[*?[]", path) and ("://" in path or not os.path.exists(path))
     folder, files = (_match if is_pattern else _list)(path)
     names = [name for name in files if not _is_within(name, _inside(folder, output))]
-    names = [name for name in names if not name.rpartition("/")[2].startswith(".")]
+    names = [
+        name for name in names if not name.rpartition("/")[2].startswith(".") and not untouched_pictures.is_list(name)
+    ]
     pictures = [name for name in names if os.path.splitext(name)[1].lower() in photo.SUFFIXES]
     if not names:
         hint = "`*` stays within a folder, `**` goes below" if is_pattern else "name a folder, a picture or a pattern"

@@ -3,10 +3,16 @@
     OUTPUT/
       holiday/0001.jpg                   restored; on its way it had another name, see `storage.create_whole`
       .failed-6f9c…-00017.jsonl          which pictures of batch 17 could not be restored, and why
+      .untouched-6f9c…-a04e….jsonl       which pictures the model left as they were, and why
 
 A batch may be restored again, or by two workers at once, as Beam's runners do after a fault: it leads to the same
 bytes. What was on its way when a process was killed, and the failures, are removed at the end of the job, and at the
 start of the next one if that end never came.
+
+An untouched picture is copied, and the next job skips what is there. So its line is in the output before its copy is:
+a worker gathers some copies, writes their lines to a file that nobody writes again, and then the copies. At the end of
+the job `untouched.jsonl` is made of these files, and at the start of the next one if that end never came. A line whose
+picture is not there is kept until a job has finished: a worker that outlived its job may still write the copy.
 
 Failures leave a batch through a file, not through Beam: on DaskRunner a GroupByKey over the failures of a thousand
 batches takes two minutes, and over those of four thousand nine.
@@ -17,23 +23,26 @@ from __future__ import annotations
 import json
 import math
 import re
+import uuid
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.shared import Shared
 
 from configs import storage
 from configs.command_line import UserError
-from serving import photo
+from serving import photo, untouched_pictures
 from serving.loaded_model import LoadedModel
 from serving.refusal import Refused
 
 _FAILED = re.compile(r"\.failed-([0-9a-f]{32})-\d{5}\.jsonl")
+_UNTOUCHED = re.compile(r"\.untouched-([0-9a-f]{32})-[0-9a-f]{32}\.jsonl")
 
 # Small enough to go round among the workers, and not so many that the runner is busy with them.
 _PICTURES_IN_BATCH = 16
 _FEW_BATCHES, _MANY_BATCHES = 64, 4096
+_GATHERED_BYTES = 16 << 20  # of copies that wait in memory for their lines to be written: few files, and little memory
 
 Failure = tuple[str, str]  # name and reason
 
@@ -71,14 +80,16 @@ class RestoreBatch(storage.FileDoFn):
 
     def process(self, batch: str) -> None:
         index, names = json.loads(batch)
-        failures = [failure for failure in map(self._restore, names) if failure]
+        copies = _Copies(self._job, self._write)
+        failures = [failure for failure in (self._restore(name, copies) for name in names) if failure]
+        copies.flush()
         path = failures_path(self._job, index)
         if failures:
             self._write(path, failure_lines(failures).encode())
         else:
             storage.delete([path])  # another attempt's, whose trouble has passed
 
-    def _restore(self, name: str) -> Failure | None:
+    def _restore(self, name: str, copies: _Copies) -> Failure | None:
         try:
             original = self._read(name)
         except FileNotFoundError:
@@ -87,10 +98,13 @@ class RestoreBatch(storage.FileDoFn):
             return name, _reason(error)
         try:
             picture = photo.parse(original)
-            restored = photo.write(picture, self._model.restore_bytes(picture.request))
+            result = untouched_pictures.result(picture, self._model.ask(picture.request))
         except Exception as error:  # so has each decoder
             return name, _reason(error)
-        self._write(storage.join(self._job.output, name), restored)
+        if result.untouched:
+            copies.add(name, result.untouched, result.content)
+        else:
+            self._write(storage.join(self._job.output, name), result.content)
         return None
 
     def _write(self, path: str, content: bytes) -> None:
@@ -102,6 +116,32 @@ class RestoreBatch(storage.FileDoFn):
             raise UserError(
                 f"{path}: cannot be written: {_reason(error)}; mend that, and the same command goes on from here"
             ) from error
+
+
+class _Copies:
+    """Untouched pictures of a batch that are not in the output yet."""
+
+    def __init__(self, job: Job, write: Callable[[str, bytes], None]) -> None:
+        self._job, self._write = job, write
+        self._reasons: dict[str, str] = {}
+        self._contents: dict[str, bytes] = {}
+
+    def add(self, name: str, reason: str, content: bytes) -> None:
+        """Takes one, and writes all of them once they are many."""
+        self._reasons[name], self._contents[name] = reason, content
+        if sum(map(len, self._contents.values())) >= _GATHERED_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes their lines, then themselves."""
+        if not self._contents:
+            return
+        # A name of its own: were it the batch's, a second attempt would replace the lines of the first one's copies.
+        path = storage.join(self._job.output, f".untouched-{self._job.id}-{uuid.uuid4().hex}.jsonl")
+        self._write(path, untouched_pictures.lines(self._reasons).encode())
+        for name, content in self._contents.items():
+            self._write(storage.join(self._job.output, name), content)
+        self._reasons, self._contents = {}, {}
 
 
 def batches(names: Sequence[str]) -> Iterator[str]:
@@ -122,12 +162,56 @@ def failures_path(job: Job, batch: int) -> str:
 
 def is_leftover(name: str) -> bool:
     """Whether a file of the output is one that a job removes."""
+    return is_swept(name) or _UNTOUCHED.fullmatch(name) is not None
+
+
+def is_swept(name: str) -> bool:
+    """Whether a file of the output is a leftover that says nothing to the next job."""
     return storage.is_partial(name) or _FAILED.fullmatch(name) is not None
 
 
 def count_written(output: str, newest: float) -> int:
     """How many pictures are in the output that were written after a time, in the file system's own seconds."""
-    return sum(file.updated > newest and not is_leftover(file.name) for file in storage.list_files(output))
+    return sum(
+        file.updated > newest and not is_leftover(file.name) and file.name != untouched_pictures.LIST
+        for file in storage.list_files(output)
+    )
+
+
+class Untouched(NamedTuple):
+    """What the output says about untouched pictures: reasons by name.
+
+    Attributes:
+      listed: by `untouched.jsonl`.
+      earlier: by workers of other jobs.
+      own: by this job's workers.
+      files: the paths of what workers left.
+    """
+
+    listed: dict[str, str]
+    earlier: dict[str, str]
+    own: dict[str, str]
+    files: list[str]
+
+
+def read_untouched(job: Job) -> Untouched:
+    """Reads `untouched.jsonl` and what workers left beside it.
+
+    It does not list the whole output. Called after that was listed, it finds the line of every copy that was there.
+
+    Raises:
+      UserError: one of the files is no list of ours.
+    """
+    path = storage.join(job.output, untouched_pictures.LIST)
+    listed = untouched_pictures.parse(storage.read_bytes(path), path) if storage.exists(path) else {}
+    found = Untouched(listed, {}, {}, [])
+    for file in storage.list_prefix(storage.join(job.output, ".untouched-")):
+        match = _UNTOUCHED.fullmatch(file.rpartition("/")[2])
+        if match:
+            reasons = found.own if match[1] == job.id else found.earlier
+            reasons.update(untouched_pictures.parse(storage.read_bytes(file), file))
+            found.files.append(file)
+    return found
 
 
 def read_failures(job: Job, names: Sequence[str]) -> list[Failure]:

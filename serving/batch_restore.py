@@ -10,7 +10,9 @@ its size and metadata (EXIF, ICC profile, XMP, IPTC, copyright) and its alpha: e
     photos/                        restored/
       holiday/0001.jpg               holiday/0001.jpg
       scan.png                       scan.png
-      broken.jpg                     failed.jsonl        {"filename": "broken.jpg", "reason": …}, one a line
+      clean.jpg                      clean.jpg           a copy, byte for byte: there was nothing to restore
+                                     untouched.jsonl     {"filename": "clean.jpg", "reason": …}, one per line
+      broken.jpg                     failed.jsonl        {"filename": "broken.jpg", "reason": …}, one per line
       notes.txt                                          left alone, and counted
 
 --input     a folder: all pictures below it. Or a pattern in Beam's sense, quoted, so that the shell leaves it alone:
@@ -20,15 +22,20 @@ its size and metadata (EXIF, ICC profile, XMP, IPTC, copyright) and its alpha: e
             version's own folder, which is the one to name where a later run must give the same bytes.
 --overwrite restores again what OUTPUT has already; otherwise that is skipped.
 
+A picture in which an export of `serving.key` does not find its mark, or in which another model changes nothing, is
+copied as it is, counted apart from the restored ones, and listed in `untouched.jsonl` with the reason: "mark not found"
+or "nothing changed". The list has the pictures of earlier jobs too.
+
 Flags that are not listed by --help are Beam's: --runner=DataflowRunner and so on. All three paths may be URLs (s3://,
 gs://) where Beam's extra for them is installed; every worker must reach them. Each process loads the model once, and
 each thread has one picture in memory; TensorFlow uses all processors for it, so that more processes help where
 reading and writing take long, or there are more machines or GPUs.
 
 The job may be killed at any moment. A picture is written whole; the same command goes on with those that are not there
-and ends with the same files as if nothing had happened, none of them twice. failed.jsonl is written last, empty if all
-went well: as long as it is missing, the job has not finished. A picture that cannot be restored does not stop the
-others; the exit code is 1 then, and the next run tries it again.
+and ends with the same files as if nothing had happened, none of them twice. untouched.jsonl is complete at the
+end and failed.jsonl is written last, each empty if there is nothing to list: as long as failed.jsonl is missing, the
+job has not finished. A picture that cannot be restored does not stop the others; the exit code is 1 then, and the next
+run tries it again.
 
 For code: `from serving.batch import restore_batch`.
 """

@@ -8,7 +8,13 @@ In: a picture, or a folder of them with the folders in it. Out: the same names u
     photos/                        restored/
       holiday/0001.jpg               holiday/0001.jpg
       scan.png                       scan.png
+      clean.jpg                      clean.jpg             a copy, byte for byte: there was nothing to restore
       notes.txt                                            left alone, and counted
+                                     untouched.jsonl       {"filename": "clean.jpg", "reason": …}, one per line
+
+A picture in which an export of `serving.key` does not find its mark, or in which another model changes nothing, is
+copied as it is, counted apart from the restored ones, and listed in `untouched.jsonl` with the reason: "mark not found"
+or "nothing changed". The list has the pictures of earlier runs too; where there are none, there is no list.
 
 Nothing is overwritten unless `--overwrite` says so: a picture that OUT_DIR has is skipped, so that the same command
 goes on where it was interrupted. A picture that cannot be restored gets a line that says why, and the others go on;
@@ -16,7 +22,8 @@ the exit code is 1 then.
 
     python -m serving.client --server=localhost:8500 --video in.mp4 out.mp4
 
-restores a video frame by frame; its sound, subtitles and metadata are copied.
+restores a video frame by frame; its sound, subtitles and metadata are copied. Frames in which the mark was not found
+are counted and named, the first one as 1.
 
 For code: `from serving.client import Restorer`.
 """
@@ -55,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     options = {"in_flight": _IN_FLIGHT.value, "overwrite": _OVERWRITE.value}
     with Restorer(_SERVER.value, _MODEL_NAME.value, _DEADLINE.value, _CREDENTIALS()) as restorer:
         if _VIDEO.value:
-            print(f"restored {restore_video(restorer, argv[1], argv[2], **options)} frames")
+            print(restore_video(restorer, argv[1], argv[2], **options))
             return 0
         summary = restore_folder(restorer, argv[1], argv[2], **options)
     print(summary)

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from configs import storage
 from configs.command_line import UserError
 from serving import versions
+from serving.answer import Answer
 from serving.refusal import Refused, reason
 
 _FILE = "saved_model.pb"
@@ -81,10 +82,11 @@ class LoadedModel:
             said = " ".join(str(error).split()).rstrip(".")
             raise UserError(f"--model={folder}: does not load: {said}; export it again, or name another") from error
         self._signature = self._loaded.signatures.get("serving_default")
-        names = [*self._signature.structured_input_signature[1], *self._signature.structured_outputs] if (
-            self._signature
-        ) else []  # fmt: skip
-        if names != ["image_bytes", "restored_bytes"]:
+        if (
+            self._signature is None
+            or list(self._signature.structured_input_signature[1]) != ["image_bytes"]
+            or "restored_bytes" not in self._signature.structured_outputs  # a keyed export has further ones
+        ):
             raise UserError(
                 f"--model={folder}: does not restore pictures; name one that python -m serving.export or serving.key "
                 "wrote"
@@ -102,12 +104,28 @@ class LoadedModel:
         Raises:
           Refused: the model does not take this picture.
         """
+        return self.ask(image_bytes).restored_bytes
+
+    def ask(self, image_bytes: bytes) -> Answer:
+        """Restores a picture file and says whether the model found its mark, as `Restorer.ask` does through a server.
+
+        Args:
+          image_bytes: a JPEG, PNG, BMP or GIF; its metadata and EXIF orientation are not looked at.
+
+        Returns:
+          The answer; its `found` is None where the model does not say.
+
+        Raises:
+          Refused: the model does not take this picture.
+        """
         import tensorflow as tf
 
         try:
-            return self._signature(image_bytes=tf.constant([image_bytes]))["restored_bytes"].numpy()[0]
+            outputs = self._signature(image_bytes=tf.constant([image_bytes]))
         except tf.errors.OpError as error:
             raise Refused(reason(error.message)) from error
+        found = bool(outputs["found"].numpy()[0]) if "found" in outputs else None
+        return Answer(outputs["restored_bytes"].numpy()[0], found)
 
 
 @contextlib.contextmanager

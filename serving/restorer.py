@@ -9,6 +9,7 @@ with Restorer("localhost:8500") as restorer:
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import grpc
 import numpy as np
@@ -16,6 +17,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from configs.command_line import UserError
+from serving.answer import Answer, PixelAnswer
 from serving.refusal import Refused, reason
 
 _MAX_MESSAGE_BYTES = (1 << 31) - 1  # what a server takes is the server's to say
@@ -34,6 +36,11 @@ _RETRIES = {
         }
     ]
 }
+
+
+def _found(outputs: Mapping[str, tf.compat.v1.TensorProto]) -> np.ndarray | None:
+    """Bool `[N]`, whether the mark was found in each picture; None from a model that does not say."""
+    return tf.make_ndarray(outputs["found"]) if "found" in outputs else None
 
 
 class Restorer:
@@ -85,8 +92,24 @@ class Restorer:
           Refused: the server could not restore this picture.
           UserError: no server, or not this model on it.
         """
-        restored = self._predict("serving_default", "image_bytes", tf.make_tensor_proto([image_bytes]))
-        return restored["restored_bytes"].string_val[0]
+        return self.ask(image_bytes).restored_bytes
+
+    def ask(self, image_bytes: bytes) -> Answer:
+        """Restores a picture file, and says whether the model found its mark.
+
+        Args:
+          image_bytes: a JPEG, PNG, BMP or GIF; its metadata and EXIF orientation are not looked at.
+
+        Returns:
+          The answer; its `found` is None where the model does not say.
+
+        Raises:
+          Refused: the server could not restore this picture.
+          UserError: no server, or not this model on it.
+        """
+        outputs = self._predict("serving_default", "image_bytes", tf.make_tensor_proto([image_bytes]))
+        found = _found(outputs)
+        return Answer(outputs["restored_bytes"].string_val[0], None if found is None else bool(found[0]))
 
     def restore(self, pixels: np.ndarray) -> np.ndarray:
         """Restores pixels.
@@ -102,19 +125,42 @@ class Restorer:
           Refused: the server could not restore them.
           UserError: no server, or not this model on it.
         """
+        return self.ask_pixels(pixels).restored
+
+    def ask_pixels(self, pixels: np.ndarray) -> PixelAnswer:
+        """Restores pixels, and says whether the model found its mark.
+
+        Args:
+          pixels: uint8 `[H, W, 3]` or `[N, H, W, 3]`, sRGB.
+
+        Returns:
+          The answer; its `found` is None where the model does not say.
+
+        Raises:
+          ValueError: another dtype or shape.
+          Refused: the server could not restore them.
+          UserError: no server, or not this model on it.
+        """
         if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[-1] != 3:
             raise ValueError(f"pixels are uint8 [H, W, 3] or [N, H, W, 3], got {pixels.dtype} {list(pixels.shape)}")
         images = pixels if pixels.ndim == 4 else pixels[np.newaxis]
-        restored = self._predict("restore", "images", tf.make_tensor_proto(images))
-        return tf.make_ndarray(restored["restored"]).reshape(pixels.shape)
+        outputs = self._predict("restore", "images", tf.make_tensor_proto(images))
+        found = _found(outputs)
+        return PixelAnswer(
+            tf.make_ndarray(outputs["restored"]).reshape(pixels.shape),
+            None if found is None else found.reshape(pixels.shape[:-3]),
+        )
 
     def warm_up(self) -> None:
         """Restores one pixel: finds out whether the server answers and makes the connection.
 
         Raises:
-          UserError, Refused: as `restore`.
+          UserError: no server, not this model on it, or the model does not answer.
         """
-        self.restore(np.zeros([1, 1, 3], np.uint8))
+        try:
+            self.restore(np.zeros([1, 1, 3], np.uint8))
+        except Refused as error:
+            raise UserError(f"the server at {self.server} does not restore a single pixel: {error}") from error
 
     def close(self) -> None:
         """Closes the connection."""

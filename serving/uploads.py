@@ -36,16 +36,18 @@ class Upload:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A picture that was restored.
+    """A picture that a model has seen.
 
     Attributes:
       name: of the file, unlike all others of the same run.
+      untouched: why the model left it as it was, see `untouched_pictures`; None for a restored picture.
       restored: the file that the client would have written.
       before, after: upright JPEGs of one size for a page, scaled down where the picture is large.
       thumbnail: `after`, small.
     """
 
     name: str
+    untouched: str | None
     restored: pathlib.Path
     before: pathlib.Path
     after: pathlib.Path
@@ -123,12 +125,15 @@ def _restore(restorer: Restorer, source: pathlib.Path, folder: pathlib.Path, nam
     result = restore_photo(restorer, source)
     comparison = Comparison(
         name,
+        result.untouched,
         folder / "restored" / name,
         *(folder / made / f"{number}.jpg" for made in ("before", "after", "thumbnail")),
     )
-    _show(result.photo.request, comparison.before, _SHOWN_SIDE)  # what was sent is upright, unlike the file
-    _show(result.content, comparison.after, _SHOWN_SIDE)
-    _show(result.content, comparison.thumbnail, _THUMBNAIL_SIDE)
+    before = result.photo.request  # what was sent is upright, unlike the file, of which an untouched picture is a copy
+    after = before if result.untouched else result.content
+    _show(before, comparison.before, _SHOWN_SIDE)
+    _show(after, comparison.after, _SHOWN_SIDE)
+    _show(after, comparison.thumbnail, _THUMBNAIL_SIDE)
     comparison.restored.write_bytes(result.content)
     return comparison
 

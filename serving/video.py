@@ -8,22 +8,26 @@ copied as they are.
 from __future__ import annotations
 
 import collections
+import contextlib
+import dataclasses
 import fractions
 import os
 import pathlib
-import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from configs import child_process
 from configs.command_line import UserError
+from serving import ffmpeg, untouched_pictures
 from serving.restorer import Refused, Restorer
 
 _CRF = "16"  # of H.264, 0 to 51; below about 18 people see no difference
+_SHOWN_RANGES = 10  # of frames, in the summary line
 _NTSC = fractions.Fraction(1000, 1001)
 
 
@@ -41,40 +45,41 @@ def _colors(pixel_format: str) -> list[str]:
     return ["-vf", "scale=out_color_matrix=bt709", *tags]
 
 
-def _opened(source: pathlib.Path) -> tuple[dict[str, Any], Iterator[bytes]]:
-    """What ffmpeg says of a video, and its frames.
+def _described(source: pathlib.Path) -> ffmpeg.Described:
+    """What ffmpeg says of a video.
 
     Raises:
       UserError: no video, or one with more than 8 bits a channel.
     """
     try:
-        import imageio_ffmpeg
-    except ImportError as error:
-        raise UserError("--video needs ffmpeg: pip install 'cleanplate[video]'") from error
-    try:
-        frames = imageio_ffmpeg.read_frames(source)
-        described = next(frames)
-        if not described["fps"]:
-            raise UserError(f"{source}: a picture, or a video without a frame rate; leave --video out for pictures")
-        if "bt2020" in described["pix_fmt"] or "10le" in described["pix_fmt"] or "12le" in described["pix_fmt"]:
-            raise UserError(f"{source}: {described['pix_fmt']}, more than 8 bits a channel; convert it to 8 bits first")
-        frames.close()
-        described["fps"] = _frame_rate(described["fps"])
-        rate = ["-r", str(described["fps"])]
-        frames = imageio_ffmpeg.read_frames(source, output_params=rate)
-        next(frames)
-    except (OSError, IndexError, RuntimeError, StopIteration) as error:
+        described = ffmpeg.describe(source)
+    except ValueError as error:
         raise UserError(f"{source}: not a video that ffmpeg reads, or damaged") from error
-    return described, frames
+    if not described.rate:
+        raise UserError(f"{source}: a picture, or a video without a frame rate; leave --video out for pictures")
+    deep = ("bt2020", "10le", "12le")
+    if any(sign in described.pixel_format for sign in deep):
+        raise UserError(f"{source}: {described.pixel_format}, more than 8 bits a channel; convert it to 8 bits first")
+    return described
 
 
-def _restored(restorer: Restorer, frames: Iterator[np.ndarray], in_flight: int) -> Iterator[np.ndarray]:
-    """The restored frames, in order, while the next ones are under way."""
+def _answered(
+    restorer: Restorer, frames: Iterator[np.ndarray], in_flight: int
+) -> Iterator[tuple[np.ndarray, str | None]]:
+    """The restored frames, in order, while the next ones are under way; and why the model left one as it was, if so."""
+
+    def ask(frame: np.ndarray) -> tuple[np.ndarray, str | None]:
+        answer = restorer.ask_pixels(frame)
+        if answer.found is None:
+            unchanged = untouched_pictures.is_unchanged(frame, answer.restored)
+            return answer.restored, untouched_pictures.NOTHING_CHANGED if unchanged else None
+        return answer.restored, None if answer.found else untouched_pictures.MARK_NOT_FOUND
+
     with futures.ThreadPoolExecutor(in_flight) as executor:
         pending: collections.deque[futures.Future] = collections.deque()
         try:
             for frame in frames:
-                pending.append(executor.submit(restorer.restore, frame))
+                pending.append(executor.submit(ask, frame))
                 if len(pending) > in_flight:
                     yield pending.popleft().result()
             while pending:
@@ -86,14 +91,53 @@ def _restored(restorer: Restorer, frames: Iterator[np.ndarray], in_flight: int) 
 
 def _joined(picture: pathlib.Path, source: pathlib.Path, target: pathlib.Path) -> None:
     """Writes the restored picture with everything that the source has beside its own."""
-    import imageio_ffmpeg
-
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-i", picture, "-i", source, "-map", "0:v:0"]
-    command += ["-map", "1:a?", "-map", "1:s?", "-map_metadata", "1", "-c", "copy", target]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [ffmpeg.program(), "-nostdin", "-v", "error", "-y", "-i", picture, "-i", os.path.abspath(source)]
+    command += ["-map", "0:v:0", "-map", "1:a?", "-map", "1:s?", "-map_metadata", "1", "-c", "copy", target]
+    result = child_process.run(command, capture_output=True)
     if result.returncode:
-        reason = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
+        reason = " ".join(result.stderr.decode("utf-8", "replace").split()) or f"exit code {result.returncode}"
         raise UserError(f"{target}: ffmpeg cannot write it: {reason}; another suffix may hold what {source} has")
+
+
+@dataclasses.dataclass
+class Summary(untouched_pictures.Counts):
+    """What happened to a video.
+
+    Attributes:
+      restored: frames that the model changed.
+      untouched: number, from 1, and reason of each frame that the model left as it was.
+    """
+
+    restored: int = 0
+    untouched: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+
+    @property
+    def frames(self) -> int:
+        """All frames that were written."""
+        return self.restored + len(self.untouched)
+
+    def __str__(self) -> str:
+        text = f"restored {self.restored} frames"
+        if self.mark_not_found:
+            frames = self.untouched_for(untouched_pictures.MARK_NOT_FOUND)
+            text += f", mark not found in {self.mark_not_found} ({_ranges(frames)})"
+        if self.unchanged:
+            frames = self.untouched_for(untouched_pictures.NOTHING_CHANGED)
+            text += f", unchanged {self.unchanged} in which the model found nothing to restore ({_ranges(frames)})"
+        return text
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers of frames for a person: "frames 3-14, 20", the first ranges of many."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:_SHOWN_RANGES]]
+    more = f" and {len(ranges) - len(shown)} more ranges" if len(ranges) > len(shown) else ""
+    return f"frame{'s' * (len(numbers) > 1)} {', '.join(shown)}{more}"
 
 
 def restore_video(
@@ -104,7 +148,7 @@ def restore_video(
     in_flight: int = 4,
     overwrite: bool = False,
     progress: bool = True,
-) -> int:
+) -> Summary:
     """Restores a video.
 
     Args:
@@ -116,7 +160,7 @@ def restore_video(
       progress: show a bar.
 
     Returns:
-      The number of frames.
+      The summary.
 
     Raises:
       UserError: it cannot be read or written, exists, a frame is refused, or the server went away.
@@ -126,46 +170,49 @@ def restore_video(
         raise UserError(f"{source}: no such file")
     if target.exists() and (not overwrite or target.samefile(source)):
         raise UserError(f"{target} exists; name another file, or give --overwrite (never for the original itself)")
-    described, frames = _opened(source)
-    import imageio_ffmpeg
-
-    width, height = described["size"]
+    described = _described(source)
+    rate = _frame_rate(described.rate)
     restorer.warm_up()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent)
     except OSError as error:
         raise UserError(f"{target}: {error.strerror}; name a file that can be written") from error
-    done = 0
-    expected = round(described["duration"] * described["fps"]) or None
+    summary, warnings = Summary(), []
+    expected = round(described.seconds * rate) or None
+    # 4:2:0 needs even sides.
+    pixel_format = "yuv444p" if any(side % 2 for side in described.size) else "yuv420p"
+    parameters = ["-vcodec", "libx264", "-pix_fmt", pixel_format, "-crf", _CRF, *_colors(described.pixel_format)]
     with folder, tqdm(total=expected, unit="frame", disable=not progress or None) as bar:
         picture = pathlib.Path(folder.name, "picture.mp4")
-        writer = imageio_ffmpeg.write_frames(
-            picture,
-            (width, height),
-            fps=described["fps"],
-            codec="libx264",
-            quality=None,
-            macro_block_size=1,
-            # 4:2:0 needs even sides.
-            pix_fmt_out="yuv444p" if width % 2 or height % 2 else "yuv420p",
-            output_params=["-crf", _CRF, *_colors(described["pix_fmt"])],
-        )
-        writer.send(None)
-        pixels = (np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in frames)
+        frames = ffmpeg.read_frames(source, described.size, rate)
         try:
-            for restored in _restored(restorer, pixels, in_flight):
-                writer.send(np.ascontiguousarray(restored))
-                done += 1
-                bar.update()
+            with contextlib.closing(frames), ffmpeg.Writer(picture, described.size, rate, parameters) as writer:
+                for restored, untouched in _answered(restorer, _blaming(source, frames), in_flight):
+                    writer.write(restored)
+                    if untouched:
+                        summary.untouched.append((summary.frames + 1, untouched))
+                    else:
+                        summary.restored += 1
+                    bar.update()
+                if not summary.frames:
+                    raise UserError(f"{source}: not a video that ffmpeg reads, or damaged: no frames in it")
+                warnings = writer.close()
         except Refused as error:
-            raise UserError(f"{source}: frame {done}: {error}; nothing is written") from error
-        except OSError as error:
+            raise UserError(f"{source}: frame {summary.frames + 1}: {error}; nothing is written") from error
+        except ffmpeg.Stopped as error:
             raise UserError(f"{target}: ffmpeg stopped: {error}") from error
-        finally:
-            writer.close()
-            frames.close()
         whole = pathlib.Path(folder.name, target.name)
         _joined(picture, source, whole)
         os.replace(whole, target)
-    return done
+    for warning in warnings:
+        print(f"ffmpeg: {warning}", file=sys.stderr)
+    return summary
+
+
+def _blaming(source: pathlib.Path, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same frames; an error of theirs names the source."""
+    try:
+        yield from frames
+    except ffmpeg.Stopped as error:
+        raise UserError(f"{source}: ffmpeg stopped reading it: {error}; nothing is written") from error

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from configs import command_line
+from configs import child_process, command_line
 from configs.command_line import UserError
 from configs.stopping import stop_asked
 
@@ -49,7 +49,7 @@ def _start(arguments: Sequence[str], addresses: Sequence[str], index: int) -> su
     described = {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}}
     environment = {**os.environ, "TF_CONFIG": json.dumps(described)}
     command = [sys.executable, "-m", "training.train", "--strategy=multi_worker", *arguments]
-    return subprocess.Popen(command, env=environment)
+    return child_process.start(command, env=environment)
 
 
 def run_workers(arguments: Sequence[str], workers: int, max_restarts: int, stop: threading.Event) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from configs import canvas_file
+from configs import canvas_file, child_process
 
 LEAST_COPIES = 5  # that the command takes
 _ROOT = Path(__file__).parents[2]
@@ -45,7 +44,7 @@ def estimate(copies: Sequence[np.ndarray]) -> np.ndarray:
         out = folder / "mark.png"
         command = [sys.executable, "-m", "preprocessing.watermark", "estimate", str(folder / "copies"), f"--out={out}"]
         # In the package's folder, for one that is used without being installed.
-        done = subprocess.run(command, cwd=_ROOT, check=False, capture_output=True, text=True)
+        done = child_process.run(command, cwd=_ROOT, capture_output=True, text=True)
         if done.returncode == 0:
             return np.asarray(canvas_file.read(str(out)))
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

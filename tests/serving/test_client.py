@@ -108,6 +108,11 @@ def test_a_server_that_is_down_and_a_model_that_is_not_there_are_named(server, f
         restore_folder(nobody, folder, tmp_path / "out")
     with Restorer(server, "other") as other, pytest.raises(UserError, match="no model 'other'"):
         restore_folder(other, folder, tmp_path / "out")
+    with (
+        Restorer(server, deadline_seconds=1e-9) as hurried,
+        pytest.raises(UserError, match="a single pixel: no answer"),
+    ):
+        restore_folder(hurried, folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -95,6 +95,15 @@ def repairing(repairing_folder):
     return tf.saved_model.load(repairing_folder)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (2, 1)])
+def test_any_size_is_searched_at_all_scales(repairing, size):
+    """A client begins with a picture of one pixel."""
+    picture = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
+    found = repairing.signatures["restore"](images=tf.constant(picture))
+    np.testing.assert_array_equal(found["restored"], picture)
+    assert not found["found"].numpy().any()
+
+
 def _psnr(restored, clean, covered):
     return 10 * np.log10(255**2 / np.square(restored.astype(float) - clean)[covered].mean())
 

@@ -1,6 +1,7 @@
 """A video comes back frame by frame, with its sound: made and looked at by ffmpeg itself."""
 
 import hashlib
+import re
 import subprocess
 import sys
 
@@ -8,9 +9,12 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from configs import child_process
 from configs.command_line import UserError
+from serving.answer import PixelAnswer
 from serving.restorer import Refused, Restorer
 from serving.video import restore_video
+from tests.configs.test_child_process import counted, needs_glibc
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
@@ -21,17 +25,23 @@ def ffmpeg(*arguments, stdin=None):
     return result.stdout
 
 
-def frames_of(path):
-    frames = imageio_ffmpeg.read_frames(path)
-    width, height = next(frames)["size"]
-    return np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in frames])
-
-
 def described(path):
-    frames = imageio_ffmpeg.read_frames(path)
-    meta = next(frames)
-    frames.close()
-    return meta
+    """The size, frames per second and pixel format that ffmpeg reports."""
+    said = subprocess.run([FFMPEG, "-i", str(path)], capture_output=True, text=True).stderr
+    [video] = [line for line in said.splitlines() if " Video: " in line]
+    width, height = map(int, re.search(r" (\d+)x(\d+)[, ]", video).groups())
+    return {
+        "size": (width, height),
+        "fps": re.search(r" ([\d.]+) fps", video)[1],
+        "pix_fmt": re.search(r"(yuv4\w+(\([^)]*\))?)", video)[1],
+    }
+
+
+def frames_of(path):
+    # Not by imageio_ffmpeg's reader, which forks: this process has a server's threads.
+    width, height = described(path)["size"]
+    data = ffmpeg("-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
+    return np.frombuffer(data, np.uint8).reshape(-1, height, width, 3)
 
 
 def sound_of(path):
@@ -74,7 +84,7 @@ def make(photo, tmp_path_factory):
 def test_frames_sound_and_metadata_are_kept(server, make, tmp_path, size, rate, extra):
     source, target = make(f"{rate.replace('/', '_')}.mp4", size, rate, extra=extra), tmp_path / "out.mp4"
     with Restorer(server, "identity") as restorer:
-        assert restore_video(restorer, source, target, progress=False) == 12
+        assert restore_video(restorer, source, target, progress=False).frames == 12
     before, after = frames_of(source), frames_of(target)
     assert after.shape == before.shape == (12, size[1], size[0], 3)
     assert np.abs(after.astype(int) - before).mean() < 2.0
@@ -96,12 +106,16 @@ def test_each_frame_is_what_the_server_makes_of_it(server, make, tmp_path):
     assert np.abs(after[1:] - expected[:-1]).mean() > 1.5 * np.abs(after - expected).mean()
 
 
+# What the identity makes of 12 frames.
+UNCHANGED = "restored 0 frames, unchanged 12 in which the model found nothing to restore (frames 1-12)\n"
+
+
 def test_the_command_restores_a_video_and_overwrites_nothing(server, make, tmp_path):
     source = make("command.mp4")
     command = [sys.executable, "-m", "serving.client", f"--server={server}", "--model_name=identity", "--video"]
     command += [str(source), str(tmp_path / "out.mp4")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (result.returncode, result.stdout) == (0, "restored 12 frames\n"), result.stderr
+    assert (result.returncode, result.stdout) == (0, UNCHANGED), result.stderr
     again = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert again.returncode == 1 and "out.mp4 exists" in again.stderr
 
@@ -123,15 +137,54 @@ def test_what_is_no_video_is_named(server, make, photo, tmp_path):
 
 
 def test_a_frame_that_is_refused_leaves_nothing(server, make, tmp_path, monkeypatch):
-    restore, asked = Restorer.restore, []
+    ask, asked = Restorer.ask_pixels, []
 
     def some(self, pixels):
         asked.append(1)
-        if len(asked) == 6:
+        if len(asked) == 7:  # the first one was to warm up
             raise Refused("a reason")
-        return restore(self, pixels)
+        return ask(self, pixels)
 
-    monkeypatch.setattr(Restorer, "restore", some)
-    with Restorer(server, "identity") as restorer, pytest.raises(UserError, match="frame .*a reason; nothing"):
+    monkeypatch.setattr(Restorer, "ask_pixels", some)
+    with Restorer(server, "identity") as restorer, pytest.raises(UserError, match="frame 6: a reason; nothing"):
         restore_video(restorer, make("refused.mp4"), tmp_path / "out.mp4", in_flight=1, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+@needs_glibc
+def test_ffmpeg_is_started_without_a_fork(server, make, tmp_path):
+    """gRPC has threads by then, and its handlers of a fork abort the process now and then."""
+    places = f"{str(make('forks.mp4'))!r}, {str(tmp_path / 'out.mp4')!r}"
+    code = f"""
+import imageio_ffmpeg
+from serving.restorer import Restorer
+from serving.video import restore_video
+imageio_ffmpeg.get_ffmpeg_exe()  # which it starts once, to see whether it runs
+started.clear()
+with Restorer({server!r}, "identity") as restorer:
+    assert restore_video(restorer, {places}, progress=False).frames == 12
+"""
+    assert counted(code) == (0, 4, 4), "described, read, written and joined, all by posix_spawn"
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["reader", "writer"])
+def test_ffmpeg_that_is_killed_is_an_error(server, make, tmp_path, monkeypatch, number):
+    """A reader that ends early must not pass for the end of the video, nor a writer for a whole one."""
+    started, start = [], child_process.start
+
+    def kept(*arguments, **options):
+        started.append(start(*arguments, **options))
+        return started[-1]
+
+    def ask(self, pixels):
+        if len(started) == 2:
+            started[number].kill()
+            started[number].wait()
+        return PixelAnswer(pixels)
+
+    source = make("killed.mp4", (320, 240))
+    monkeypatch.setattr(child_process, "start", kept)
+    monkeypatch.setattr(Restorer, "ask_pixels", ask)
+    with Restorer(server, "identity") as restorer, pytest.raises(UserError, match="ffmpeg stopped"):
+        restore_video(restorer, source, tmp_path / "out.mp4", progress=False)
     assert not list(tmp_path.iterdir())

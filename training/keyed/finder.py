@@ -48,7 +48,7 @@ def cropped(pixels: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 def _shrunk(pixels: tf.Tensor, by: tf.Tensor | int) -> tf.Tensor:
     """A picture at `1 / by` of its resolution, by averages, uint8 `[H, W, 3]` to float32 in 0..1; a rest is cut off."""
-    size = tf.shape(pixels)[:2] // by
+    size = tf.maximum(1, tf.shape(pixels)[:2] // by)  # a side may be shorter than that
     whole = pixels[: size[0] * by, : size[1] * by]
     return tf.raw_ops.ResizeArea(images=whole[None], size=size)[0] / 255.0
 
