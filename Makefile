@@ -14,7 +14,7 @@ MODELS ?= generic=pretrained/generic keyed=runs/app/keyed
 .PHONY: demo app test lint format benchmarks clean
 
 demo: $(VENV)/installed
-	@$(BIN)/python -m benchmarks.demo --coco="$(COCO)" --out=runs/demo
+	@$(BIN)/python -m examples.demo --coco="$(COCO)" --out=runs/demo
 
 app: $(VENV)/installed
 	@test -d runs/app || $(BIN)/python -m preprocessing.example_photos --out=runs/app

@@ -24,10 +24,10 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.demo import GENERIC
 from benchmarks.figure import report
 from benchmarks.judge import judge
 from configs import command_line
+from examples.demo import GENERIC
 from training.evaluate import evaluate
 
 _QUICK = flags.DEFINE_bool("quick", False, "Four pictures.")

@@ -27,10 +27,10 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.demo import run_demo, run_module
 from benchmarks.figure import report
 from benchmarks.judge import judge
 from configs import command_line, demo
+from examples.demo import run_demo, run_module
 
 _QUICK = flags.DEFINE_bool("quick", False, "A tenth of the training time: shows that it runs, and misses the targets.")
 _SHARED = flags.DEFINE_string(
