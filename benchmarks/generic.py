@@ -24,10 +24,10 @@ from pathlib import Path
 
 from absl import app, flags
 
+import pretrained
 from benchmarks.figure import report
 from benchmarks.judge import judge
 from configs import command_line
-from examples.demo import GENERIC
 from training.evaluate import evaluate
 
 _QUICK = flags.DEFINE_bool("quick", False, "Four pictures.")
@@ -43,7 +43,7 @@ def measure(shared: Path, folder: Path, limit: int) -> None:
       folder: an empty folder.
       limit: pictures.
     """
-    model, canvases = GENERIC / "1", sorted((shared / "data/watermarks").glob("*.png"))
+    model, canvases = pretrained.GENERIC / "1", sorted((shared / "data/watermarks").glob("*.png"))
     judged = judge(shared, model, canvases, folder / "quality.json", limit)
     for name, figures in judged.items():
         report(f"generic_gain_{name}", figures["covered_out"] - figures["covered_in"], "dB", 8)

@@ -62,7 +62,7 @@ def _at_equal_cost(shared: Path, folder: Path, minutes: float) -> None:
         run_module(
             f"Training, target {target}",
             "training.train",
-            "--config=configs/default.py",
+            "--config=default",
             f"--workdir={folder / name}",
             f"--config.data.dir={dataset}",
             f"--config.source=watermark:canvas={canvas}",

@@ -35,6 +35,7 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
+import pretrained
 from configs import command_line
 from configs import demo as demo_config
 from configs.command_line import UserError
@@ -53,7 +54,6 @@ _MOST_TRAIN, _MOST_VAL = 2000, 100
 _ROWS = 4  # of before_after.png
 _SEED = 152  # of the split: of the packaged photographs, it holds out a cup, a rocket and a cat
 _TEXT = "CLEANPLATE  sample"
-GENERIC = Path(__file__).parents[1] / "pretrained/generic"
 
 
 def _command(module: str, *arguments: str) -> list[str]:
@@ -143,7 +143,7 @@ def _save_sheet(rows: Sequence[tuple[np.ndarray, ...]], path: Path) -> None:
 def _before_training(validation: Validation, names: Sequence[str], out: Path) -> dict[str, float]:
     """Restores the first picture with the generic model; returns its PSNR in dB over covered pixels."""
     first, restored_dir = out / "overlaid" / names[0], out / "before_training"
-    with _server(GENERIC) as address:
+    with _server(pretrained.GENERIC) as address:
         run_module("One picture, no training", "serving.client", f"--server={address}", str(first), str(restored_dir))
     (restored,) = _read_restored(restored_dir, names[:1])
     rows = [(validation.clean[0], validation.corrupted[0], restored)]
@@ -214,7 +214,7 @@ def run_demo(coco: str, out_dir: str, minutes: float) -> dict[str, object]:
     run_module(
         f"Training, {minutes:g} minutes",
         "training.train",
-        "--config=configs/demo.py",
+        "--config=demo",
         f"--workdir={train}",
         *(f"--config.{field}={value}" for field, value in overrides.items()),
         f"--config.max_minutes={minutes}",

@@ -159,7 +159,7 @@ def test_a_mark_of_another_brightness_is_taken_off(keyed, astronaut):
 def test_the_repair_network_can_be_refined_for_a_mark(dataset, tmp_path):
     CANVASES["one stamp"].save(tmp_path / "mark.png")
     command = [sys.executable, "-m", "serving.key", f"--canvas={tmp_path}/mark.png", f"--export_dir={tmp_path}/export"]
-    command += ["--scale=1", "--rotate=0", f"--workdir={tmp_path}/refine", "--refine=configs/refine.py"]
+    command += ["--scale=1", "--rotate=0", f"--workdir={tmp_path}/refine", "--refine=refine"]
     fields = {"data.dir": dataset, "data.crop": 48, "data.shuffle_crops": 8, "batch_size": 2, "steps": 3}
     command += [f"--refine.{name}={value}" for name, value in (fields | {"val_crops": 2, "val_crop": 64}).items()]
     subprocess.run(command, check=True, cwd=REPOSITORY)
@@ -170,7 +170,7 @@ def test_the_repair_network_can_be_refined_for_a_mark(dataset, tmp_path):
 
 
 def test_what_cannot_be_refined_is_named(tmp_path):
-    with pytest.raises(UserError, match="config.model.name is 'unet'; name a recipe such as configs/refine.py"):
+    with pytest.raises(UserError, match="config.model.name is 'unet'; name a recipe such as refine"):
         refine(default.get_config(), "mark.png", str(tmp_path))
 
 
