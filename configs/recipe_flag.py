@@ -13,6 +13,8 @@ import ml_collections
 from absl import flags
 from ml_collections.config_flags import config_flags
 
+flags.disclaim_key_flags()  # `--help` lists the flag among those of the module that calls `define`
+
 _FOLDER = Path(__file__).parent
 _DEFINES_A_RECIPE = re.compile(r"^def get_config\(", re.MULTILINE)
 

@@ -58,3 +58,8 @@ def test_every_name_is_a_recipe():
     for name in recipe_flag.names():
         assert recipe_flag.find(name) == str(_ROOT / "configs" / f"{name}.py")
     assert "recipe_flag" not in recipe_flag.names()
+
+
+def test_help_lists_the_names(tmp_path):
+    done = _run(tmp_path, "--help")
+    assert "--config" in done.stdout and "default, demo, generic" in " ".join(done.stdout.split())
