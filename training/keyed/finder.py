@@ -54,7 +54,7 @@ def _shrunk(pixels: tf.Tensor, by: int) -> tf.Tensor:
     """A picture at `1 / by` of its resolution, by averages, uint8 `[H, W, 3]` to float32 in 0..1; a rest is cut off."""
     if by == 1:
         return in_0_to_1(pixels)
-    size = tf.shape(pixels)[:2] // by
+    size = tf.maximum(1, tf.shape(pixels)[:2] // by)
     whole = pixels[: size[0] * by, : size[1] * by]
     return tf.raw_ops.ResizeArea(images=whole[None], size=size)[0] / 255.0
 
