@@ -2,7 +2,7 @@
 
 In: photographs, repeated as in `benchmarks.conversion`.
 
-    --images=DIR     JPEGs; by default COCO's in ../shared/data/coco/train2017, else scikit-image's and scikit-learn's
+    --images=DIR     JPEGs; by default those in coco/val2017, else scikit-image's and scikit-learn's
     --kills=20       of the conversion, and as many of batch restoration
 
 Out: a line for each figure, and a table by calculation.
