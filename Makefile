@@ -14,7 +14,7 @@ MODELS ?= generic=pretrained/generic keyed=runs/app/keyed
 .PHONY: demo app test lint format benchmarks clean
 
 demo: $(VENV)/installed
-	@$(BIN)/python -m benchmarks.demo --coco="$(COCO)" --out=runs/demo
+	@$(BIN)/python -m examples.demo --coco="$(COCO)" --out=runs/demo
 
 app: $(VENV)/installed
 	@test -d runs/app || $(BIN)/python -m preprocessing.example_photos --out=runs/app
@@ -33,7 +33,8 @@ format: $(VENV)/installed
 	@$(BIN)/ruff format .
 
 benchmarks: $(VENV)/installed
-	@set -e; for name in conversion input_pipeline canvases corruption models training quality generic keyed estimates serving serving_load scale workers; do $(BIN)/python -m benchmarks.$$name; done
+	@for name in conversion input_pipeline canvases corruption models training quality generic keyed estimates serving serving_load scale workers; do $(BIN)/python -m benchmarks.$$name || failed="$$failed $$name"; done; \
+	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 $(VENV)/installed: setup.py
 	@if [ -z "$(PYTHON)" ]; then \

@@ -58,6 +58,7 @@ _ENTRY_POINTS = [
     "serving.key",
     "serving.server",
     "serving.client",
+    "examples.demo",
 ]
 
 setup(
@@ -68,9 +69,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(
-        include=["configs*", "preprocessing*", "training*", "serving*"],
+        include=["configs*", "preprocessing*", "training*", "serving*", "examples*", "pretrained"],
     ),
-    package_data={"serving": ["tf_serving/*"], "training": ["kubernetes/*"]},
+    package_data={
+        "serving": ["tf_serving/*"],
+        "training": ["kubernetes/*"],
+        "pretrained": ["generic/**/*", "repair/**/*"],
+    },
     python_requires=">=3.9,<3.12",
     install_requires=[
         "tensorflow==2.15.1",  # the last line that TensorFlow Addons supports

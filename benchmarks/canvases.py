@@ -1,6 +1,6 @@
 r"""Measures how well a canvas comes back from flat pictures that carry it.
 
-    --canvases=DIR   RGBA PNGs; by default those in ../shared/data/watermarks, else marks drawn here
+    --canvases=DIR   RGBA PNGs; by default the marks that `benchmarks.marks` draws
 
 Out: a table, and a line for each figure, the worst of all canvases.
 
@@ -26,26 +26,14 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
+from benchmarks import marks
 from benchmarks.figure import report
 from configs import canvas_file, command_line
-from preprocessing import canvas, flats
+from preprocessing import flats
 from preprocessing.extraction import extract
 
 _QUICK = flags.DEFINE_bool("quick", False, "Corners of 300 x 300 only.")
-_CANVASES = flags.DEFINE_string("canvases", None, "Folder of RGBA PNGs.")
-
-_SHARED = Path(__file__).parents[2] / "shared/data/watermarks"
-
-
-def _canvases() -> dict[str, Image.Image]:
-    folder = Path(_CANVASES.value) if _CANVASES.value else _SHARED
-    paths = sorted(folder.glob("*.png"))
-    if paths:
-        return {path.name: canvas_file.read(str(path)) for path in paths}
-    if _CANVASES.value:
-        raise command_line.UserError(f"--canvases={folder}: no PNGs there")
-    looks = {"white": (36, 0.6, "white"), "red": (60, 0.35, "#d02020"), "opaque": (48, 1.0, "orange")}
-    return {name: canvas.tile(canvas.text_stamp("Sample 12", *look), 500) for name, look in looks.items()}
+_CANVASES = marks.define_flag()
 
 
 def _errors(mark: Image.Image, suffix: str, levels: tuple[int, int]) -> tuple[float, float, float]:
@@ -66,9 +54,12 @@ def main(argv: Sequence[str]) -> None:
     """Measures every canvas."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = marks.paths(_CANVASES.value, Path(scratch))
+        canvases = {name: canvas_file.read(str(path)) for name, path in paths.items()}
     print("| canvas | flats | error of alpha | on the mark | of colour |\n| --- | --- | --- | --- | --- |")
     worst = {suffix: np.zeros(3) for suffix in ("png", "jpg")}
-    for (name, mark), suffix, levels in itertools.product(_canvases().items(), worst, ((0, 255), (64, 192))):
+    for (name, mark), suffix, levels in itertools.product(canvases.items(), worst, ((0, 255), (64, 192))):
         part = mark.crop((0, 0, 300, 300)) if _QUICK.value else mark
         errors = _errors(part, suffix, levels)
         worst[suffix] = np.maximum(worst[suffix], errors)

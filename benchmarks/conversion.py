@@ -3,7 +3,7 @@
 In: photographs, repeated under other names until there are enough. A comment segment in each copy makes its bytes,
 and so its SHA-256, differ.
 
-    --images=DIR     JPEGs; by default COCO's in ../shared/data/coco/train2017, else scikit-image's and scikit-learn's
+    --images=DIR     JPEGs; by default those in coco/val2017, else scikit-image's and scikit-learn's
 
 Out: a line for each figure.
 

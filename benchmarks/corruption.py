@@ -1,6 +1,6 @@
 r"""Measures the corruptions: each alone, the input side against the older scripts' generator, their share of a step.
 
-    --images=DIR     JPEGs; by default COCO's in ../shared/data/coco/train2017, else scikit-image's and scikit-learn's
+    --images=DIR     JPEGs; by default those in coco/val2017, else scikit-image's and scikit-learn's
 
 Out: a table, and a line for each figure.
 

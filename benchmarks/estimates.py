@@ -1,16 +1,17 @@
 r"""Measures `preprocessing.watermark estimate`: a mark out of 100 pictures, against the file that it was laid from.
 
-    --shared=DIR     COCO pictures and canvases: ../shared of a developer's checkout
+    --photos=DIR     COCO val2017: python -m preprocessing.download --dataset=coco-val2017 --dest=coco
+    --canvas=FILE    an RGBA PNG; default: `stamp` of `benchmarks.marks`
     --pictures=100   that the mark is estimated from
 
-Out: a line for each figure. `stamp_corner` lies at the same distance from the bottom right corner of COCO train2017
-pictures, opacity 0.88 to 0.97, without JPEG.
+Out: a line for each figure. The mark lies at the same distance from the bottom right corner of the pictures,
+opacity 0.88 to 0.97, without JPEG.
 
     estimate_alpha_error         mean over covered pixels, of 1: the estimate as opaque as each picture was found to
                                  have it, against the true mark as it was laid there
-    estimate_alpha_error_mean    likewise, of the estimate itself against the mark of the mean opacity
+    estimate_alpha_error_mean    the same of the estimate itself against the mark of the mean opacity
     estimate_keyed_loss          dB: keyed restoration with the true mark less that with the estimated one, over covered
-                                 pixels of 30 crops of COCO val2017; estimate_keyed_loss_jpeg as JPEG of quality 90
+                                 pixels of crops of 30 other pictures; estimate_keyed_loss_jpeg as JPEG of quality 90
 
 Command:
 
@@ -26,23 +27,29 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
-from benchmarks import marked
+from benchmarks import marked, marks
 from benchmarks.figure import report
+from benchmarks.photographs import coco_photographs, define_photos_flag
 from configs import command_line
+from configs.command_line import UserError
 from preprocessing.estimate import Estimate, estimate
 from serving.key import key
 
-_SHARED = flags.DEFINE_string("shared", str(Path(__file__).parents[2] / "shared"), "Data, not ours.")
+_PHOTOS = define_photos_flag()
+_CANVAS = flags.DEFINE_string("canvas", None, "An RGBA PNG; default: one that is drawn here.")
 _PICTURES = flags.DEFINE_integer("pictures", 100, "That the mark is estimated from.", lower_bound=5)
 
 _FROM_CORNER = (12, 15)  # pixels below and right of the mark
 _SIDE, _CROPS = 256, 30
+_SET_ASIDE = 50  # pictures, for the crops: the mark is estimated from others
 
 
-def _marked_pictures(folder: Path, canvas: Image.Image, count: int) -> tuple[list[marked.Laid], list[tuple[int, int]]]:
+def _marked_pictures(
+    photographs: Sequence[Path], canvas: Image.Image, count: int
+) -> tuple[list[marked.Laid], list[tuple[int, int]]]:
     """Pictures with the mark near the bottom right corner, and its own top left corner there."""
     rng, laid, corners = np.random.default_rng(5), [], []
-    for path in sorted(folder.glob("*.jpg")):
+    for path in photographs:
         clean = np.asarray(Image.open(path).convert("RGB"))
         corner = tuple(side - length - off for side, length, off in zip(clean.shape, canvas.size[::-1], _FROM_CORNER))
         if min(corner) >= 0:
@@ -50,7 +57,7 @@ def _marked_pictures(folder: Path, canvas: Image.Image, count: int) -> tuple[lis
             corners.append(corner)
         if len(laid) == count:
             return laid, corners
-    raise RuntimeError(f"{folder}: only {len(laid)} pictures are large enough")
+    raise UserError(f"--photos={_PHOTOS.value}: only {len(laid)} pictures are large enough, {count} are needed")
 
 
 def _alpha_at(found: Estimate, number: int, corner: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
@@ -87,17 +94,17 @@ def _keyed_psnr(export: Path, laid: Sequence[marked.Laid]) -> float:
     )
 
 
-def measure(shared: Path, folder: Path, count: int) -> None:
+def measure(photographs: Sequence[Path], path: Path, folder: Path, count: int) -> None:
     """Prints the figures.
 
     Args:
-      shared: holds `data/coco` and `data/watermarks`.
+      photographs: pictures; the first are judged on, and the mark is estimated from the others.
+      path: the mark.
       folder: an empty folder.
       count: pictures that the mark is estimated from.
     """
-    path = shared / "data/watermarks/stamp_corner.png"
     canvas = Image.open(path).convert("RGBA")
-    laid, corners = _marked_pictures(shared / "data/coco/train2017", canvas, count)
+    laid, corners = _marked_pictures(photographs[_SET_ASIDE:], canvas, count)
     found = estimate([one.picture for one in laid])
     print(found.note)
     at_each, at_mean = _alpha_errors(found, laid, corners)
@@ -108,7 +115,7 @@ def measure(shared: Path, folder: Path, count: int) -> None:
     exports = [
         key(str(source), str(folder / name)) for source, name in ((path, "true"), (folder / "estimated.png", "own"))
     ]
-    crops = marked.centre_crops(sorted((shared / "data/coco/val2017").glob("*.jpg")), _SIDE, _CROPS)
+    crops = marked.centre_crops(photographs[:_SET_ASIDE], _SIDE, _CROPS)
     rng = np.random.default_rng(7)
     lossless = [marked.lay(clean, canvas, rng)[0] for clean in crops]
     for suffix, pictures in (("", lossless), ("_jpeg", [marked.as_jpeg(one) for one in lossless])):
@@ -118,15 +125,13 @@ def measure(shared: Path, folder: Path, count: int) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures, where there is something to measure on."""
+    """Measures."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    shared = Path(_SHARED.value)
-    if not shared.is_dir():
-        print(f"no {shared}: nothing to measure on")
-        return
+    photographs = coco_photographs(_PHOTOS.value)
     with tempfile.TemporaryDirectory() as folder:
-        measure(shared, Path(folder), _PICTURES.value)
+        path = Path(_CANVAS.value or marks.paths(None, Path(folder, "marks"))["stamp"])
+        measure(photographs, path, Path(folder), _PICTURES.value)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 r"""Judges the model that comes with the project, `pretrained/generic`, on marks it has not seen.
 
-    --shared=DIR     COCO pictures, canvases and a judge of SavedModels that is not ours: ../shared of a developer's
-                     checkout. None of the canvases is in the bank that the model was trained on.
-    --limit=40       pictures
+    --photos=DIR      COCO val2017: python -m preprocessing.download --dataset=coco-val2017 --dest=coco
+    --canvases=DIR    RGBA PNGs; by default the marks that `benchmarks.marks` draws, none of which is in the bank that
+                      the model was trained on
+    --limit=40        pictures
 
-Out: a line for each figure.
+Out: a line for each figure, by `benchmarks.judge`.
 
-    generic_gain_CANVAS        dB that covered pixels of 256 x 256 crops of COCO val2017 gain, by DIR/tools/quality.py
-    generic_uncovered_psnr     dB of the uncovered pixels of the same crops, the lowest of the canvases' means, by
-                               `training.evaluate`
-    generic_megabytes          size of the SavedModel's folder
+    generic_gain_CANVAS           dB that covered pixels of 256 x 256 crops gain
+    generic_over_inpaint_CANVAS   dB that they are above what cv2.inpaint (Telea) makes of the same pixels when it is
+                                  told which they are; the model has to find them
+    generic_uncovered_psnr        dB of the uncovered pixels, the lowest of the canvases' means
+    generic_megabytes             size of the SavedModel's folder
 
 Command:
 
@@ -24,52 +26,45 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.demo import GENERIC
+import pretrained
+from benchmarks import marks
 from benchmarks.figure import report
 from benchmarks.judge import judge
+from benchmarks.photographs import coco_photographs, define_photos_flag
 from configs import command_line
-from training.evaluate import evaluate
 
 _QUICK = flags.DEFINE_bool("quick", False, "Four pictures.")
-_SHARED = flags.DEFINE_string("shared", str(Path(__file__).parents[2] / "shared"), "Data and a judge, not ours.")
+_PHOTOS = define_photos_flag()
+_CANVASES = marks.define_flag()
 _LIMIT = flags.DEFINE_integer("limit", 40, "Pictures.", lower_bound=1)
 
 
-def measure(shared: Path, folder: Path, limit: int) -> None:
+def measure(photographs: Sequence[Path], canvases: dict[str, Path], limit: int) -> None:
     """Prints the figures.
 
     Args:
-      shared: holds `data/coco/val2017`, `data/watermarks` and `tools/quality.py`.
-      folder: an empty folder.
+      photographs: pictures, see `judge`.
+      canvases: RGBA pictures by name.
       limit: pictures.
     """
-    model, canvases = GENERIC / "1", sorted((shared / "data/watermarks").glob("*.png"))
-    judged = judge(shared, model, canvases, folder / "quality.json", limit)
-    for name, figures in judged.items():
-        report(f"generic_gain_{name}", figures["covered_out"] - figures["covered_in"], "dB", 8)
-
-    pictures = folder / "pictures"
-    pictures.mkdir()
-    for path in sorted((shared / "data/coco/val2017").glob("*.jpg"))[:limit]:
-        (pictures / path.name).symlink_to(path.resolve())
-    specs = [f"watermark:canvas={path},opacity=0.88..0.97" for path in canvases]
-    summary = evaluate(str(model), str(pictures), specs, str(folder / "report"))
-    lowest = min(part["figures"]["uncovered_psnr_out"]["mean"] for part in summary["specs"])
-    report("generic_uncovered_psnr", lowest, "dB", 38)
+    model = pretrained.GENERIC / "1"
+    judged = judge(model, photographs, canvases, limit, inpaint=True)
+    for name, found in judged.items():
+        print(f"{name}: input {found.covered_in:.2f} dB, inpainted with the true mask {found.covered_inpainted:.2f} dB")
+        report(f"generic_gain_{name}", found.covered_out - found.covered_in, "dB", 8)
+        report(f"generic_over_inpaint_{name}", found.covered_out - found.covered_inpainted, "dB")
+    report("generic_uncovered_psnr", min(found.uncovered_out for found in judged.values()), "dB", 38)
     size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
     report("generic_megabytes", size / 1e6, "MB", 8, at_least=False)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures, where there is something to measure on."""
+    """Measures."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    shared = Path(_SHARED.value)
-    if not shared.is_dir():
-        print(f"no {shared}: nothing to judge the model on")
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        measure(shared, Path(folder), 4 if _QUICK.value else _LIMIT.value)
+    with tempfile.TemporaryDirectory() as scratch:
+        canvases = marks.paths(_CANVASES.value, Path(scratch))
+        measure(coco_photographs(_PHOTOS.value), canvases, 4 if _QUICK.value else _LIMIT.value)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 r"""Measures the input path: TFRecords to (source, target) pairs of 128 x 128, on all cores.
 
-    --images=DIR     JPEGs; by default COCO's in ../shared/data/coco/train2017, else scikit-image's and scikit-learn's
+    --images=DIR     JPEGs; by default those in coco/val2017, else scikit-image's and scikit-learn's
 
 Out: a line for each figure.
 

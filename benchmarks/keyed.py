@@ -1,14 +1,16 @@
 r"""Measures keyed restoration: `serving.key`'s SavedModel against inversion with the true place and opacity.
 
-    --shared=DIR     COCO pictures and canvases: ../shared of a developer's checkout
-    --limit=30       crops
+    --photos=DIR      COCO val2017: python -m preprocessing.download --dataset=coco-val2017 --dest=coco
+    --canvases=DIR    RGBA PNGs; by default the marks that `benchmarks.marks` draws, for which targets are given
+    --limit=30        crops
+    --pictures=188    clean ones, in which no mark should be found
 
-Out: a line for each figure. Crops are the middle 256 x 256 of COCO val2017, the mark at a random whole-pixel place,
+Out: a line for each figure. Crops are the middle 256 x 256, the mark at a random whole-pixel place,
 opacity 0.88 to 0.97; dB are those of covered pixels, means over crops. "jpeg" is quality 90, 4:4:4.
 
     keyed_psnr_CANVAS, keyed_psnr_jpeg_CANVAS            dB after restoration; the input's and the oracle's above it
     keyed_located                                        share of those crops located within a pixel, or a period
-    keyed_located_scaled                                 likewise at a scale of 0.5 to 2 and an angle of -3 to 3 degrees
+    keyed_located_scaled                                 the same at a scale of 0.5 to 2 and an angle of -3 to 3 degrees
     keyed_false_finds                                    pictures without the mark in which one was found
     keyed_changed_uncovered                              uncovered pixels that are not the input's own
     keyed_time_CANVAS, keyed_time_scaled_CANVAS          640 x 480, ms; and by the time that TensorFlow takes to decode
@@ -36,13 +38,16 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
-from benchmarks import marked
+from benchmarks import marked, marks
 from benchmarks.figure import report
+from benchmarks.photographs import coco_photographs, define_photos_flag
 from configs import command_line
 from serving.key import key
 
 _QUICK = flags.DEFINE_bool("quick", False, "Four crops, and few pictures.")
-_SHARED = flags.DEFINE_string("shared", str(Path(__file__).parents[2] / "shared"), "Data, not ours.")
+_PHOTOS = define_photos_flag()
+_CANVASES = marks.define_flag()
+_PICTURES = flags.DEFINE_integer("pictures", 188, "Clean pictures.", lower_bound=1)
 _LIMIT = flags.DEFINE_integer("limit", 30, "Crops.", lower_bound=1)
 
 # dB without JPEG, and with it.
@@ -83,10 +88,14 @@ def _restored(model: Any, picture: np.ndarray) -> dict[str, np.ndarray]:
     return {name: value.numpy()[0] for name, value in found.items()}
 
 
+def _targets(name: str) -> tuple[float | None, float | None]:
+    return _TARGETS.get(name, (None, None))
+
+
 def _quality(name: str, canvas: Image.Image, model: Any, crops: Sequence[np.ndarray]) -> tuple[int, int]:
     """Prints one canvas's figures; returns how many crops were located, and changed pixels that nothing covers."""
     located = changed = 0
-    for suffix, target in zip(("", "_jpeg"), _TARGETS[name]):
+    for suffix, target in zip(("", "_jpeg"), _targets(name)):
         rng, rows = np.random.default_rng(7), []
         for clean in crops:
             laid, corner = marked.lay(clean, canvas, rng)
@@ -141,21 +150,20 @@ def _milliseconds(model: Any, picture: np.ndarray, rounds: int) -> float:
     return 1000 * statistics.median(seconds[1:])
 
 
-def measure(shared: Path, folder: Path, limit: int, quick: bool) -> None:
+def measure(pictures: Sequence[Path], canvases: dict[str, Path], folder: Path, limit: int, clean_pictures: int) -> None:
     """Prints the figures.
 
     Args:
-      shared: holds `data/coco/val2017` and `data/watermarks`.
+      pictures: photographs, one of 640 x 480 among them.
+      canvases: RGBA pictures by name.
       folder: an empty folder.
       limit: crops.
-      quick: few pictures.
+      clean_pictures: in how many the marks are looked for that are not there.
     """
-    pictures = sorted((shared / "data/coco/val2017").glob("*.jpg"))
     crops = marked.centre_crops(pictures, _SIDE, limit)
     large = next(np.asarray(image) for image in map(Image.open, pictures) if image.size == (640, 480))
     located = scaled = changed = false_finds = 0
-    for name in _TARGETS:
-        path = shared / f"data/watermarks/{name}.png"
+    for name, path in canvases.items():
         canvas = Image.open(path).convert("RGBA")
         model_path = key(str(path), str(folder / name))
         model = tf.saved_model.load(str(model_path))
@@ -165,7 +173,7 @@ def measure(shared: Path, folder: Path, limit: int, quick: bool) -> None:
         for clean in crops:
             laid, _ = marked.lay_scaled(clean, canvas, rng)
             scaled += _is_located(_restored(model, laid.picture)["transform"], canvas, laid, 1.0)
-        for picture in pictures[: 8 if quick else None]:
+        for picture in pictures[:clean_pictures]:
             restored = _restored(model, np.asarray(Image.open(picture).convert("RGB")))
             if restored["opacity"]:
                 false_finds += 1
@@ -183,27 +191,26 @@ def measure(shared: Path, folder: Path, limit: int, quick: bool) -> None:
             taken = _milliseconds(model, marked.as_jpeg(picture).picture, 5)
             print(f"{name}{suffix}: {taken / statistics.median(codec):.1f} times the codec's")
             report(f"keyed_time{suffix}_{name}", taken, "ms", target, at_least=False)
-    report("keyed_located", located / len(crops) / len(_TARGETS), "of 1", 0.99)
-    report("keyed_located_scaled", scaled / len(crops) / len(_TARGETS), "of 1", 0.95)
+    report("keyed_located", located / len(crops) / len(canvases), "of 1", 0.99)
+    report("keyed_located_scaled", scaled / len(crops) / len(canvases), "of 1", 0.95)
     report("keyed_false_finds", false_finds, "pictures", 0, at_least=False)
     report("keyed_changed_uncovered", changed, "pixels", 0, at_least=False)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        arguments = str(folder / "stamp_corner" / "1"), str(shared / "data/watermarks/stamp_corner.png")
-        loaded, most = pool.apply(_memory, arguments)
+        name, path = min(canvases.items(), key=lambda item: np.prod(Image.open(item[1]).size))
+        loaded, most = pool.apply(_memory, (str(folder / name / "1"), str(path)))
         print(f"24 megapixels: {most:.2f} GB resident at most, {loaded:.2f} with the model loaded")
         report("keyed_megapixels_24", most - loaded, "GB", 1.5, at_least=False)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures, where there is something to measure on."""
+    """Measures."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    shared = Path(_SHARED.value)
-    if not shared.is_dir():
-        print(f"no {shared}: nothing to measure on")
-        return
+    pictures = coco_photographs(_PHOTOS.value)
     with tempfile.TemporaryDirectory() as folder:
-        measure(shared, Path(folder), 4 if _QUICK.value else _LIMIT.value, _QUICK.value)
+        canvases = marks.paths(_CANVASES.value, Path(folder, "marks"))
+        limit, clean_pictures = (4, 8) if _QUICK.value else (_LIMIT.value, _PICTURES.value)
+        measure(pictures, canvases, Path(folder), limit, clean_pictures)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 r"""Compares the networks: size, receptive field, arithmetic, speed in training, and what each learns in the same time.
 
-    --images=DIR     JPEGs; by default COCO's in ../shared/data/coco/train2017, else scikit-image's and scikit-learn's
+    --images=DIR     JPEGs; by default those in coco/val2017, else scikit-image's and scikit-learn's
     --minutes=3      training time of each network for the table's last column
 
 Out: a table with a row for each of training/models, and a line for each figure.

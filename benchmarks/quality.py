@@ -1,8 +1,9 @@
 r"""Holds the quality of what is trained against what was promised.
 
-    --shared=DIR     COCO pictures, canvases and a judge of SavedModels that is not ours: ../shared of a developer's
-                     checkout. Where it is absent, only the demo is measured.
+    --photos=DIR     COCO val2017: python -m preprocessing.download --dataset=coco-val2017 --dest=coco
+    --canvas=FILE    an RGBA PNG; default: `dense` of `benchmarks.marks`
     --training_minutes=10     time of each run at equal cost
+    --[no]demo       whether the demo is measured, too
 
 Out: a line for each figure.
 
@@ -10,9 +11,9 @@ Out: a line for each figure.
     demo_covered_gain       dB that covered pixels of held-out crops gain
     demo_uncovered_psnr     dB of pixels that nothing covered, against the original
 
-    quality_noise2noise     dB of covered pixels of 40 crops of COCO val2017 under the canvas northlight_dense, by
-                            DIR/tools/quality.py, after --training_minutes of the default recipe on COCO train2017
-    quality_clean           likewise, with clean targets
+    quality_noise2noise     dB of covered pixels, by `benchmarks.judge`, after --training_minutes of the default recipe:
+                            40 pictures are judged, and 265 others trained on
+    quality_clean           the same with clean targets
 
 Command:
 
@@ -27,18 +28,22 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks.demo import run_demo, run_module
+from benchmarks import marks
 from benchmarks.figure import report
 from benchmarks.judge import judge
+from benchmarks.photographs import coco_photographs, define_photos_flag
 from configs import command_line, demo
+from configs.command_line import UserError
+from examples.demo import run_demo, run_module
 
 _QUICK = flags.DEFINE_bool("quick", False, "A tenth of the training time: shows that it runs, and misses the targets.")
-_SHARED = flags.DEFINE_string(
-    "shared", str(Path(__file__).parents[2] / "shared"), "Data and a judge that are not ours."
-)
+_PHOTOS = define_photos_flag()
+_CANVAS = flags.DEFINE_string("canvas", None, "An RGBA PNG; default: one that is drawn here.")
 _MINUTES = flags.DEFINE_float("training_minutes", 10.0, "Training time of each run at equal cost.", lower_bound=0.0)
+_DEMO = flags.DEFINE_bool("demo", True, "Measure the demo.")
 
-_CANVAS = "northlight_dense"
+# Pictures: what is judged is large enough for a crop in all but a few, so that 40 of the first 50 are.
+_SET_ASIDE, _JUDGED, _TRAINED = 50, 40, 265
 
 
 def _demo(folder: str, share: float) -> None:
@@ -48,12 +53,18 @@ def _demo(folder: str, share: float) -> None:
     report("demo_uncovered_psnr", summary["uncovered_psnr_out"], "dB", 38)
 
 
-def _at_equal_cost(shared: Path, folder: Path, minutes: float) -> None:
-    dataset, canvas = folder / "tfrecords", shared / f"data/watermarks/{_CANVAS}.png"
+def _at_equal_cost(photographs: Sequence[Path], canvas: Path, folder: Path, minutes: float) -> None:
+    judged_on, trained_on = photographs[:_SET_ASIDE], photographs[_SET_ASIDE:][:_TRAINED]
+    if len(trained_on) < 2:
+        raise UserError(f"--photos={_PHOTOS.value}: {len(photographs)} pictures; more than {_SET_ASIDE} are needed")
+    images, dataset = folder / "images", folder / "tfrecords"
+    images.mkdir()
+    for path in trained_on:
+        (images / path.name).symlink_to(path.resolve())
     run_module(
         "COCO to TFRecords",
         "preprocessing.coco_to_tfrecord",
-        f"--images_dir={shared / 'data/coco/train2017'}",
+        f"--images_dir={images}",
         f"--output_dir={dataset}",
         "--splits=train=0.9,val=0.1",
         "--shard_mb=8",
@@ -62,7 +73,7 @@ def _at_equal_cost(shared: Path, folder: Path, minutes: float) -> None:
         run_module(
             f"Training, target {target}",
             "training.train",
-            "--config=configs/default.py",
+            "--config=default",
             f"--workdir={folder / name}",
             f"--config.data.dir={dataset}",
             f"--config.source=watermark:canvas={canvas}",
@@ -71,21 +82,21 @@ def _at_equal_cost(shared: Path, folder: Path, minutes: float) -> None:
         )
         export = folder / f"{name}_export"
         run_module("SavedModel", "serving.export", f"--workdir={folder / name}", f"--export_dir={export}")
-        judged = judge(shared, export / "1", [canvas], folder / f"{name}.json")
-        report(f"quality_{name}", judged[_CANVAS]["covered_out"], "dB", promised)
+        [found] = judge(export / "1", judged_on, {name: canvas}, _JUDGED, inpaint=True).values()
+        print(f"input {found.covered_in:.2f} dB, inpainted with the true mask {found.covered_inpainted:.2f} dB")
+        report(f"quality_{name}", found.covered_out, "dB", promised)
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs everything in a temporary folder."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    share, shared = 0.1 if _QUICK.value else 1.0, Path(_SHARED.value)
+    share = 0.1 if _QUICK.value else 1.0
     with tempfile.TemporaryDirectory() as folder:
-        _demo(f"{folder}/demo", share)
-        if shared.is_dir():
-            _at_equal_cost(shared, Path(folder), share * _MINUTES.value)
-        else:
-            print(f"no {shared}: quality at equal cost is not measured")
+        if _DEMO.value:
+            _demo(f"{folder}/demo", share)
+        canvas = _CANVAS.value or marks.paths(None, Path(folder, "marks"))["dense"]
+        _at_equal_cost(coco_photographs(_PHOTOS.value), Path(canvas), Path(folder), share * _MINUTES.value)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 In: photographs, repeated as in `benchmarks.conversion`.
 
-    --images=DIR     JPEGs; by default COCO's in ../shared/data/coco/train2017, else scikit-image's and scikit-learn's
+    --images=DIR     JPEGs; by default those in coco/val2017, else scikit-image's and scikit-learn's
     --kills=20       of the conversion, and as many of batch restoration
 
 Out: a line for each figure, and a table by calculation.
@@ -42,6 +42,7 @@ import google_crc32c
 from absl import flags
 from PIL import Image
 
+import pretrained
 from benchmarks.figure import median_of_alternating, report
 from benchmarks.photographs import decode_plainly, lay_out_copies
 from configs import child_process, command_line
@@ -54,7 +55,6 @@ _KILLS = flags.DEFINE_integer("kills", 20, "Of the conversion, and of batch rest
 _PARTS = ["plan", "copy", "dask", "conversion_kills", "restoration_kills", "table"]
 _ONLY = flags.DEFINE_multi_enum("only", _PARTS, _PARTS, "Parts to measure.")
 
-_MODEL = Path(__file__).parents[1] / "pretrained/generic"
 _RESTORED = 60
 
 _COLLECTIONS = [  # name, pictures, bytes
@@ -181,7 +181,7 @@ def _measure_kills_of_restoration(images: Path, work: Path, kills: int) -> None:
         with Image.open(path) as image:
             image.resize((128, 128)).save(small / path.name)
     (small / "broken.jpg").write_bytes(path.read_bytes()[:5000])
-    command = [sys.executable, "-m", "serving.batch_restore", f"--model={_MODEL}", f"--input={small}"]
+    command = [sys.executable, "-m", "serving.batch_restore", f"--model={pretrained.GENERIC}", f"--input={small}"]
     command += [f"--output={work / 'restored'}", "--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     _measure_kills("kills_restoration", command, work / "restored", kills, exit_code=1)
 

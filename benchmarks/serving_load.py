@@ -37,12 +37,12 @@ from PIL import Image
 from skimage import data
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
+import pretrained
 from benchmarks.figure import report
 from configs import child_process, command_line
 from serving.versions import new_version
 
 _QUICK = flags.DEFINE_bool("quick", False, "Fewer requests.")
-_MODEL = Path(__file__).parents[1] / "pretrained" / "generic"
 _CLIENTS = 64
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -87,13 +87,13 @@ def _file(pixels: np.ndarray, image_format: str = "PNG", mode: str = "RGB", **op
 def _load(quick: bool) -> None:
     photo, rng = data.astronaut(), np.random.default_rng(0)
     crops = [photo[y : y + 64, x : x + 64] for y, x in rng.integers(0, 448, (16, 2))]
-    model = tf.saved_model.load(str(_MODEL / "1"))
+    model = tf.saved_model.load(str(pretrained.GENERIC / "1"))
     expected = [model.signatures["restore"](images=tf.constant(crop[None]))["restored"].numpy()[0] for crop in crops]
     files = [_file(crop) for crop in crops]
     first, last = (50, 200) if quick else (500, 5000)
     counted = 100 if quick else 2000
     lock, numbers, seconds, lost, wrong, memory = threading.Lock(), iter(range(last)), [], [], [], {}
-    with _server(_MODEL) as (address, process):
+    with _server(pretrained.GENERIC) as (address, process):
         alone, client = [], _Client(address)
         for _ in range(20):
             started = time.perf_counter()
@@ -179,7 +179,7 @@ def _bad_inputs(count: int) -> list[bytes]:
 def _survive(count: int) -> None:
     good = data.astronaut()[100:164, 200:264]
     unanswered, codes = 0, {}
-    with _server(_MODEL) as (address, process):
+    with _server(pretrained.GENERIC) as (address, process):
         client = _Client(address)
         expected = client.restored(_file(good))
         loaded = process.memory_info().rss
@@ -204,7 +204,7 @@ def _survive(count: int) -> None:
 def _swap(folder: Path, seconds: float) -> None:
     def add() -> None:
         with new_version(folder) as new:
-            child_process.run(["cp", "-r", f"{_MODEL / '1'}/.", new.folder], check=True)
+            child_process.run(["cp", "-r", f"{pretrained.GENERIC / '1'}/.", new.folder], check=True)
 
     add()
     file, failed, answered, done = _file(data.astronaut()[:64, :64]), [], [], threading.Event()
@@ -236,7 +236,7 @@ def _large() -> None:
     rng, peak, done = np.random.default_rng(0), [0], threading.Event()
     large = np.asarray(Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).resize((6000, 4000)))
     seconds = {}
-    with _server(_MODEL) as (address, process):
+    with _server(pretrained.GENERIC) as (address, process):
 
         def watch() -> None:
             while not done.wait(0.01):

@@ -1,6 +1,6 @@
 r"""Measures training: against a plain Keras fit, what the loop itself costs, and whether steps stay fast.
 
-    --images=DIR     JPEGs; by default COCO's in ../shared/data/coco/train2017, else scikit-image's and scikit-learn's
+    --images=DIR     JPEGs; by default those in coco/val2017, else scikit-image's and scikit-learn's
 
 Out: a line for each figure.
 

@@ -1,6 +1,6 @@
 """The recipe every other one starts from: a blind model for one mark on COCO photographs, the Noise2Noise way.
 
-    python -m training.train --config=configs/default.py --workdir=runs/mine \
+    python -m training.train --config=default --workdir=runs/mine \
         --config.data.dir=tfrecords --config.source='watermark:canvas=mark.png'
 """
 
@@ -43,7 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.mask_target = True
 
     config.model = ml_collections.ConfigDict()
-    # "unet", "srresnet" or "nafnet", see training/models; "repair" has a recipe of its own, configs/repair.py.
+    # "unet", "srresnet" or "nafnet", see training/models; "repair" has a recipe of its own, of that name.
     config.model.name = "unet"
     # Features at each resolution, and blocks there. Empty: the model's own, so that its name alone selects it.
     # unet: (48, 72, 96, 144) and (1, 2, 2, 2), residual blocks, from half the picture's resolution downwards.

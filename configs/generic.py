@@ -1,7 +1,7 @@
 """A model for marks it has never seen: random stamps, tiled or single, and random text, each saved as a JPEG after.
 
     python -m preprocessing.watermark bank --count=400 --out=bank
-    python -m training.train --config=configs/generic.py --workdir=runs/generic --config.data.dir=tfrecords
+    python -m training.train --config=generic --workdir=runs/generic --config.data.dir=tfrecords
 
 Targets are clean: with several kinds of overlay and JPEG behind them, a second corrupted copy teaches its losses too.
 """

@@ -1,6 +1,6 @@
 """A NAFNet in place of the U-Net: fewer weights, gates and local attention.
 
-    python -m training.train --config=configs/nafnet.py --workdir=runs/nafnet \
+    python -m training.train --config=nafnet --workdir=runs/nafnet \
         --config.data.dir=tfrecords --config.source='watermark:canvas=mark.png'
 """
 

@@ -1,7 +1,7 @@
 """Fine-tunes the repair network on one's own mark and pictures; `serving.key --refine` runs it.
 
     python -m serving.key --canvas=mark.png --export_dir=runs/mark/export \
-        --refine=configs/refine.py --refine.data.dir=tfrecords --workdir=runs/mark/refine
+        --refine=refine --refine.data.dir=tfrecords --workdir=runs/mark/refine
 
 It starts from the repair network that comes along, and its source is the mark, unless they are named here.
 """

@@ -1,7 +1,7 @@
 """The network that repairs what inverting a known mark leaves wrong; `serving.key` uses it for every mark.
 
 python -m preprocessing.watermark bank --count=400 --out=bank
-python -m training.train --config=configs/repair.py --workdir=runs/repair --config.data.dir=tfrecords
+python -m training.train --config=repair --workdir=runs/repair --config.data.dir=tfrecords
 """
 
 import ml_collections

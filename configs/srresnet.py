@@ -1,6 +1,6 @@
 """The older noise2noise scripts' network, for comparison: at full resolution, many times as dear a step as the default.
 
-    python -m training.train --config=configs/srresnet.py --workdir=runs/srresnet \
+    python -m training.train --config=srresnet --workdir=runs/srresnet \
         --config.data.dir=tfrecords --config.source='watermark:canvas=mark.png'
 """
 

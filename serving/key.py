@@ -3,7 +3,7 @@ r"""Writes a SavedModel that restores pictures under one known canvas, with no t
     python -m serving.key --canvas=mark.png --export_dir=runs/mark/export
 
     python -m serving.key --canvas=mark.png --export_dir=runs/mark/export \
-        --refine=configs/refine.py --refine.data.dir=tfrecords --workdir=runs/mark/refine
+        --refine=refine --refine.data.dir=tfrecords --workdir=runs/mark/refine
 
 The second one trains the repair network some more, on that mark over one's own pictures.
 
@@ -29,14 +29,11 @@ from collections.abc import Sequence
 import ml_collections
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
-from configs import canvas_file, command_line, entry_flags
+import pretrained
+from configs import canvas_file, command_line, entry_flags, recipe_flag
 from configs.command_line import UserError
 from serving import saved_model
-
-# The repair network that comes with Cleanplate.
-_PRETRAINED = pathlib.Path(__file__).parents[1] / "pretrained" / "repair"
 
 _FLAGS = flags.FlagValues()
 _CANVAS = flags.DEFINE_string("canvas", None, "The mark, an RGBA picture.", flag_values=_FLAGS)
@@ -73,7 +70,7 @@ def refine(config: ml_collections.ConfigDict, canvas: str, workdir: str, repair:
     """Fine-tunes the repair network for a canvas.
 
     Args:
-      config: a recipe of the repair network, `configs/refine.py`; without a `source` it gets the canvas, and
+      config: a recipe of the repair network, such as `refine`; without a `source` it gets the canvas, and
         without an `init` the network to start from.
       canvas: path of an RGBA picture.
       workdir: the run's folder.
@@ -86,9 +83,7 @@ def refine(config: ml_collections.ConfigDict, canvas: str, workdir: str, repair:
       UserError: the recipe is no repair network's, starts from none, or cannot be run.
     """
     if config.model.name != "repair":
-        raise UserError(
-            f"--refine: config.model.name is {config.model.name!r}; name a recipe such as configs/refine.py"
-        )
+        raise UserError(f"--refine: config.model.name is {config.model.name!r}; name a recipe such as refine")
     if repair == "":
         raise UserError("--repair= and --refine contradict: there is no network to refine")
     from configs.stopping import stop_asked
@@ -96,7 +91,7 @@ def refine(config: ml_collections.ConfigDict, canvas: str, workdir: str, repair:
 
     with config.unlocked():
         config.source = config.source or f"watermark:canvas={canvas},opacity=0.4..1"
-        config.init = config.init or repair or str(_PRETRAINED)
+        config.init = config.init or repair or str(pretrained.REPAIR)
     config.lock()
     precision, stop = devices.choose_precision("auto"), stop_asked()
     strategy, jit_compile = devices.strategy("auto"), devices.use_jit("auto")
@@ -136,7 +131,8 @@ def key(
     from training.keyed.restore import KeyedRestorer
 
     scales, degrees = _range("scale", scale, (0.25, 4.0)), _range("rotate", rotate, (-45.0, 45.0))
-    network = exportable.load(str(_PRETRAINED) if repair is None else repair, is_repair=True) if repair != "" else None
+    workdir = str(pretrained.REPAIR) if repair is None else repair
+    network = exportable.load(workdir, is_repair=True) if workdir else None
     restorer = KeyedRestorer(rgba, network, scales, degrees)
     info = {
         "canvas": str(canvas),
@@ -187,7 +183,7 @@ def run() -> None:
     """The console script."""
     entry_flags.adopt(_FLAGS)
     # A recipe's fields become flags while the command line is parsed, and that among the process's own alone.
-    config_flags.DEFINE_config_file("refine", None, "A recipe: fine-tune the repair network for this mark first.")
+    recipe_flag.define("refine", None, "A recipe: fine-tune the repair network for this mark first.")
     command_line.run(main)
 
 

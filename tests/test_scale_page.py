@@ -5,72 +5,26 @@ import importlib
 import json
 import pathlib
 import re
-import shlex
-import subprocess
-import sys
 
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from configs import beam_runner, default
+from configs import beam_runner
+from tests.commands import BEAM_JOBS, check_flags, flags_of, shell_of, words_of
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _PAGE = (_ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
-# They hand on to Beam what is not a flag of theirs.
-_BEAM_JOBS = ("preprocessing.coco_to_tfrecord", "serving.batch_restore")
 # What else the page calls, with flags that are not ours to check.
 _OTHERS = ("aws", "docker", "gcloud", "kubectl", "pip")
 
 
-def _commands():
-    """The words of each command in the page's blocks of shell."""
-    for block in re.findall(r"^```sh\n(.*?)^```", _PAGE, re.MULTILINE | re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if words:
-                yield words
-
-
-_COMMANDS = list(_commands())
-
-
-# In a process of their own: two of our modules may define a flag of the same name, and tests import some that do.
-_LIST_FLAGS = """
-import importlib, json, sys
-from absl import flags
-
-found = {}
-for name in sys.argv[1:]:
-    own = getattr(importlib.import_module(name), "_FLAGS", None)
-    defined = [own[each] for each in own] if own else flags.FLAGS.get_flags_for_module(name)
-    found[name] = {flag.name: flag.boolean for flag in defined}
-print(json.dumps(found))
-"""
+_COMMANDS = [words_of(command) for command in shell_of(_ROOT / "docs" / "scale.md")]
 
 
 @pytest.fixture(scope="module")
 def own_flags():
     """Of each module that the page calls: the names of its flags, and whether they are on/off."""
-    modules = {words[2] for words in _COMMANDS if words[0] == "python"}
-    command = [sys.executable, "-c", _LIST_FLAGS, *sorted(modules | {"training.train"})]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def _others(own, arguments):
-    """What is not a module's own flag; fails at one of its own that is not written as it must be."""
-    others = []
-    for argument in arguments:
-        name, has_value, _ = argument[2:].partition("=")
-        if argument.startswith("--config."):
-            assert "config" in own
-            field = default.get_config()
-            for part in name.split(".")[1:]:
-                field = field[part]  # KeyError: no such field
-        elif argument.startswith("--") and name in own:
-            assert has_value or own[name]
-        else:
-            others.append(argument)
-    return others
+    return flags_of({words[2] for words in _COMMANDS if words[0] == "python"})
 
 
 def _options_of_dask(command):
@@ -90,17 +44,7 @@ def _options_of_beam():
 def test_a_command_of_the_page_is_one(words, own_flags):
     program, *arguments = words
     if program == "python":
-        assert arguments[0] == "-m"
-        module, arguments = arguments[1], arguments[2:]
-        if module == "training.local_workers":
-            separator = arguments.index("--")
-            assert _others(own_flags["training.train"], arguments[separator + 1 :]) == []
-            arguments = arguments[:separator]
-        others = _others(own_flags[module], arguments)
-        if module in _BEAM_JOBS:
-            beam_runner.parse_options(others)  # UserError: none of Beam's either
-        else:
-            assert not [argument for argument in others if argument.startswith("-")]
+        check_flags(words, own_flags)
     elif program == "dask":
         given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
         assert given <= _options_of_dask(arguments[0])
@@ -113,7 +57,7 @@ def test_a_command_of_the_page_is_one(words, own_flags):
 def test_the_page_has_a_command_for_every_runner_and_both_jobs():
     runners = {word for words in _COMMANDS for word in words if word.startswith("--runner=")}
     assert {f"--runner={name}Runner" for name in ("Dask", "Dataflow", "Flink", "Spark", "Portable")} == runners
-    assert {words[2] for words in _COMMANDS if words[0] == "python"} >= {*_BEAM_JOBS, "training.local_workers"}
+    assert {words[2] for words in _COMMANDS if words[0] == "python"} >= {*BEAM_JOBS, "training.local_workers"}
 
 
 def test_flags_that_the_text_names_are_known_too(own_flags):

@@ -72,6 +72,9 @@ class Precision:
         return self.name == "float32"
 
 
+FLOAT32 = Precision()
+
+
 def choose_precision(mode: str) -> Precision:
     """Chooses what the network computes in; `precision.prove` says whether that can be trusted.
 

@@ -45,9 +45,7 @@ def load(workdir: str, is_repair: bool = False) -> Exportable:
     """
     config = read_config(workdir)
     if is_repair != (config.model.name == "repair"):
-        remedy = (
-            "train a repair network with --config=configs/repair.py" if is_repair else "serving.key --repair uses it"
-        )
+        remedy = "train a repair network with --config=repair" if is_repair else "serving.key --repair uses it"
         raise UserError(f"workdir {workdir}: config.model.name is {config.model.name!r}; {remedy}")
     restorer = models.build(config)
     best = BestWeights(workdir, restorer.network)

@@ -1,6 +1,6 @@
 r"""Starts several workers of one training on this machine, and starts again those that are lost.
 
-    python -m training.local_workers --workers=2 -- --config=configs/default.py --workdir=runs/two \
+    python -m training.local_workers --workers=2 -- --config=default --workdir=runs/two \
         --config.data.dir=tfrecords --config.source='watermark:canvas=mark.png'
 
 What follows -- are the flags of `training.train`. Each worker is a process of its own, as on machines of their own:

@@ -16,7 +16,7 @@ from training import devices, initial_weights, models, schedule
 from training import workdir as workdir_lib
 from training.averaging import WeightAverage
 from training.checkpoints import BestWeights, Checkpoints
-from training.devices import Precision
+from training.devices import FLOAT32, Precision
 from training.finite import FiniteLoss
 from training.input_pipeline import training_batches
 from training.optimizers import Optimizer
@@ -53,7 +53,7 @@ def train_and_evaluate(
     corrupt_on: str = "device",
     stop: threading.Event | None = None,
     profile: tuple[int, int] | None = None,
-    precision: Precision = Precision(),
+    precision: Precision = FLOAT32,
 ) -> dict[str, float]:
     """Trains until the recipe's budget is used up; continues where an earlier call in the same folder stopped.
 

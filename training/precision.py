@@ -20,15 +20,15 @@ from absl import logging
 
 from configs.command_line import UserError
 from training import devices, models
-from training.devices import Precision
+from training.devices import FLOAT32, Precision
 from training.input_pipeline import training_batches
 from training.pairs import make_pairs, make_seeds
 from training.workers import Team
 
 # Relative errors, in the Euclidean norm. Rounding to bfloat16 gives 0.003; the wrong kernels gave 0.2 to 1.45.
 _LAYER_TOLERANCE = 0.05
-# Layers without a kernel, such as normalization, subtract almost equal numbers (0.035 was seen), and the whole network's
-# outputs went through about thirty layers.
+# Layers without a kernel, such as normalization, subtract almost equal numbers (0.035 was seen), and the outputs of the
+# whole network went through about thirty layers.
 _OTHER_TOLERANCE = 0.2
 # A bias's gradient is one sum over all pixels, in which rounding adds up.
 _SUM_TOLERANCE = 0.5
@@ -205,4 +205,4 @@ def prove(
     if precision.is_asked:
         raise UserError(f"--precision={precision.name}: {said}; train with --precision=float32")
     logging.warning("--precision=auto: in %s %s; this run computes in float32", precision.name, said)
-    return Precision()
+    return FLOAT32

@@ -1,6 +1,6 @@
 r"""Trains a restoration network on TFRecords.
 
-    python -m training.train --config=configs/default.py --workdir=runs/mine \
+    python -m training.train --config=default --workdir=runs/mine \
         --config.data.dir=tfrecords --config.source='watermark:canvas=mark.png,opacity=0.8..1'
 
 In: a folder that `preprocessing.coco_to_tfrecord` finished, with the splits that `config.data` names.
@@ -24,14 +24,13 @@ import sys
 from collections.abc import Sequence
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from configs import command_line
+from configs import command_line, recipe_flag
 from configs.command_line import UserError
 from configs.stopping import stop_asked
 from training import devices, loop, workers
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/default.py", "The recipe.")
+_CONFIG = recipe_flag.define("config", "default", "The recipe.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
 _JIT = flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "Compile the step with XLA; auto: where there is a GPU.")
 _PRECISION = flags.DEFINE_enum(
@@ -72,12 +71,8 @@ def main(argv: Sequence[str]) -> int:
     """Trains as the flags say."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
-    try:
-        config = _CONFIG.value
-        config.lock()
-    except OSError:  # ml_collections reports a file that it could not load when the config is first used
-        path = flags.FLAGS["config"].config_filename
-        raise UserError(f"--config={path}: cannot be read; name a file such as configs/default.py") from None
+    config = _CONFIG.value
+    config.lock()
     devices.split_cpu(_VIRTUAL_DEVICES.value)
     precision = devices.choose_precision(_PRECISION.value)
     profile = _profiled_steps(_PROFILE.value)

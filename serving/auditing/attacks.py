@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Callable, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+import pretrained
 from configs.command_line import UserError
 from serving.auditing import estimation
 from training import exportable
@@ -19,7 +19,6 @@ from training.keyed.restore import KeyedRestorer
 
 UNTOUCHED, BLIND, KEYED = "untouched", "blind", "keyed"
 _ESTIMATED = re.compile(r"estimated-(\d+)")
-_PRETRAINED = Path(__file__).parents[2] / "pretrained"
 
 
 class Restored(NamedTuple):
@@ -102,10 +101,10 @@ class Attacks:
         Raises:
           UserError: one of them cannot be used.
         """
-        generic = str(_PRETRAINED / "generic") if model_path is None else model_path
+        generic = str(pretrained.GENERIC) if model_path is None else model_path
         self.model = model.load(generic) if BLIND in names else None
         needs_repair = repair != "" and any(name != BLIND for name in names)
-        workdir = str(_PRETRAINED / "repair") if repair is None else repair
+        workdir = str(pretrained.REPAIR) if repair is None else repair
         self._repair = exportable.load(workdir, is_repair=True) if needs_repair else None
         self._of_marks: dict[bytes, Callable[[np.ndarray], Restored]] = {}
 

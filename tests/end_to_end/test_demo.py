@@ -14,7 +14,7 @@ _FIGURES = {"covered_psnr_in", "covered_psnr_out", "psnr_in", "psnr_out", "uncov
 
 
 def _demo(out, *arguments):
-    command = [sys.executable, "-m", "benchmarks.demo", f"--out={out}", *arguments]
+    command = [sys.executable, "-m", "examples.demo", f"--out={out}", *arguments]
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 

@@ -54,6 +54,16 @@ def test_a_picture_without_the_canvas_comes_back_untouched(keyed, crops):
     assert not found["opacity"].numpy().any()
 
 
+def test_a_picture_smaller_than_the_step_of_a_large_canvas_is_answered():
+    # So large a canvas is looked for at half the resolution, at which such a picture has no pixel of its own.
+    canvas = np.tile(np.asarray(CANVASES["white and dark"]), (3, 2, 1))
+    signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)]
+    restore = tf.function(KeyedRestorer(canvas, None, (1.0, 1.0), (0.0, 0.0)), input_signature=signature)
+    for size in ((1, 1), (1, 5), (7, 1)):
+        picture = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
+        np.testing.assert_array_equal(restore(tf.constant(picture))["restored"], picture)
+
+
 @pytest.mark.parametrize(("opacity", "is_taken"), [(0.1, False), (0.3, True)])
 def test_what_the_fit_finds_too_faint_comes_back_untouched(astronaut, monkeypatch, opacity, is_taken):
     monkeypatch.setattr(finder, "_LEAST_OPACITY", 0.0)  # the search has a limit of its own
@@ -168,7 +178,7 @@ def test_a_mark_of_another_brightness_is_taken_off(keyed, astronaut):
 def test_the_repair_network_can_be_refined_for_a_mark(dataset, tmp_path):
     CANVASES["one stamp"].save(tmp_path / "mark.png")
     command = [sys.executable, "-m", "serving.key", f"--canvas={tmp_path}/mark.png", f"--export_dir={tmp_path}/export"]
-    command += ["--scale=1", "--rotate=0", f"--workdir={tmp_path}/refine", "--refine=configs/refine.py"]
+    command += ["--scale=1", "--rotate=0", f"--workdir={tmp_path}/refine", "--refine=refine"]
     fields = {"data.dir": dataset, "data.crop": 48, "data.shuffle_crops": 8, "batch_size": 2, "steps": 3}
     command += [f"--refine.{name}={value}" for name, value in (fields | {"val_crops": 2, "val_crop": 64}).items()]
     subprocess.run(command, check=True, cwd=REPOSITORY)
@@ -179,7 +189,7 @@ def test_the_repair_network_can_be_refined_for_a_mark(dataset, tmp_path):
 
 
 def test_what_cannot_be_refined_is_named(tmp_path):
-    with pytest.raises(UserError, match="config.model.name is 'unet'; name a recipe such as configs/refine.py"):
+    with pytest.raises(UserError, match="config.model.name is 'unet'; name a recipe such as refine"):
         refine(default.get_config(), "mark.png", str(tmp_path))
 
 

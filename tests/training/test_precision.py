@@ -59,7 +59,7 @@ def test_a_wrong_convolution_is_caught_and_named(dataset, canvas_path, wrong_hal
     config = _config(dataset, canvas_path)
     with caplog.at_level(logging.WARNING, logger="absl"):
         chosen = _prove(config, devices.Precision("bfloat16", "bfloat16"))
-    assert chosen == devices.Precision()
+    assert chosen == devices.FLOAT32
     (line,) = [record.getMessage() for record in caplog.records]
     assert "Halving 16 -> 24, kernel 2x2" in line and "off by 0.2" in line and "computes in float32" in line
     assert precision.processor_name() in line
@@ -91,7 +91,7 @@ def test_a_wrong_gradient_is_caught(dataset, canvas_path, monkeypatch):
 
 def test_a_run_that_falls_back_learns_what_float32_does(dataset, canvas_path, wrong_halving, tmp_path):
     config, strategy = _config(dataset, canvas_path), tf.distribute.OneDeviceStrategy("/cpu:0")
-    wanted = {"float32": devices.Precision(), "auto": devices.Precision("bfloat16", "bfloat16")}
+    wanted = {"float32": devices.FLOAT32, "auto": devices.Precision("bfloat16", "bfloat16")}
     for name, chosen in wanted.items():
         loop.train_and_evaluate(config, str(tmp_path / name), strategy, False, precision=chosen)
     one, other = (exportable.load(str(tmp_path / name)).network.get_weights() for name in wanted)

@@ -43,7 +43,7 @@ def around(scale: tf.Tensor, rotation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 
 
 def _seen_turned(small: tf.Tensor, angles: tf.Tensor) -> tf.Tensor:
-    """An image `[h, w, C]` in frames turned about its top left corner: `[A, h, w, C]`; bilinear, its border repeated."""
+    """An image `[h, w, C]` in frames turned about its top left corner, `[A, h, w, C]`; bilinear, clamped."""
     return bilinear(small, turned(pixel_middles(tf.shape(small)[:2]), angles[:, None, None]) - 0.5)
 
 
