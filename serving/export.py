@@ -3,7 +3,8 @@
     python -m serving.export --workdir=runs/demo/train --export_dir=runs/demo/export
 
 In: a workdir of `python -m training.train`, with a checkpoint. Out: the next version, in one step; versions are never
-replaced, and a server that watches the folder switches to the new one by itself.
+replaced, and a server that watches the folder switches to the new one by itself. Before it appears, the SavedModel
+restores the run's validation crops in a fresh process: its PSNR must be within 0.1 dB of what training recorded.
 
     EXPORT_DIR/
       1/
@@ -18,12 +19,17 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from absl import flags
+import numpy as np
+from absl import flags, logging
 
 from configs import command_line, entry_flags
 from configs.command_line import UserError
-from serving import portable, saved_model
+from serving import portable, proof, saved_model
+
+if TYPE_CHECKING:
+    from training.exportable import Exportable
 
 _FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string(
@@ -81,8 +87,8 @@ def export(
       The version's folder.
 
     Raises:
-      UserError: no checkpoint in `workdir`, the version exists, `export_dir` cannot be written, or `onnx` without the
-        extra of that name.
+      UserError: no checkpoint in `workdir`, the version exists, `export_dir` cannot be written, `onnx` without the
+        extra of that name, or the SavedModel does not reach what the run's validation recorded.
     """
     if onnx:
         portable.require_onnx()
@@ -93,6 +99,7 @@ def export(
     trained = exportable.load(workdir)
     if caution:
         head.be_cautious(trained.network, caution)
+    prove = _proof(workdir, trained, caution)
     return saved_model.write_saved_model(
         trained.network,
         stride=trained.stride,
@@ -105,7 +112,32 @@ def export(
         max_pixels=max_pixels,
         tflite=tflite,
         onnx=onnx,
+        prove=prove,
     )
+
+
+def _proof(workdir: str, trained: Exportable, caution: float) -> saved_model.Proof | None:
+    """Compares the export with the run's validation; None, with a warning, where nothing is left to compare with."""
+    from training import samples
+    from training.validation import make_restore
+    from training.workdir import read_config
+
+    try:
+        crops = samples.load(workdir, read_config(workdir))
+    except UserError as error:
+        logging.warning("the export is not compared with the run's validation, whose crops are gone (%s)", error)
+        return None
+    recorded, source = trained.info["validation_psnr"], f"the run's validation at step {trained.info['step']}"
+    if caution:
+        recorded = crops.judge(make_restore(trained.network)(crops.corrupted / np.float32(255.0)))["psnr"]
+        source = f"the network with --caution={caution:g}"
+
+    def prove(folder: pathlib.Path, _: saved_model.RestorePictures) -> None:
+        measured = crops.judge(proof.outputs(folder, crops.corrupted)["restored"])["psnr"]
+        proof.require(measured, recorded, source)
+        logging.info("in a fresh process the export restores the validation crops to %.2f dB, as recorded", measured)
+
+    return prove
 
 
 def main(argv: Sequence[str]) -> None:

@@ -37,6 +37,9 @@ _PACKAGES = ("cleanplate", "tensorflow-addons", "keras", "numpy", "tf2onnx", "on
 
 # uint8 [N, H, W, 3] to {"restored": the like, …}, in graph ops.
 RestorePictures = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+# What is called with a written version's folder, and with the graph in it as this process can call it, before the
+# version appears; an exception keeps it from appearing.
+Proof = Callable[[pathlib.Path, RestorePictures], None]
 
 
 class _Signatures(tf.Module):
@@ -112,6 +115,7 @@ def write_restorer(
     model_name: str = DEFAULT_MODEL_NAME,
     variables: Sequence[tf.Variable] = (),
     further_files: Mapping[str, Callable[[pathlib.Path], None]] | None = None,
+    prove: Proof | None = None,
 ) -> pathlib.Path:
     """Writes anything that restores pictures of any size as the next version under `export_dir`, in one step.
 
@@ -125,6 +129,7 @@ def write_restorer(
       model_name: what the warm-up requests call the model.
       variables: that `restore_pictures` reads.
       further_files: names in the version's folder, and what writes a file of that path.
+      prove: see `Proof`.
 
     Returns:
       The version's folder.
@@ -156,6 +161,8 @@ def write_restorer(
         for name, write in (further_files or {}).items():
             write(new.folder / name)
         (new.folder / "export_info.json").write_text(info_text + "\n", encoding="utf-8")
+        if prove:
+            prove(new.folder, traced)
     return new.path
 
 
@@ -173,6 +180,7 @@ def write_saved_model(
     model_name: str = DEFAULT_MODEL_NAME,
     tflite: bool = False,
     onnx: bool = False,
+    prove: Proof | None = None,
 ) -> pathlib.Path:
     """Writes `network` as the next version under `export_dir`, in one step.
 
@@ -190,6 +198,7 @@ def write_saved_model(
       model_name: what the warm-up requests call the model.
       tflite: also write `restore.tflite`, see `portable`.
       onnx: also write `restore.onnx`.
+      prove: see `Proof`.
 
     Returns:
       The version's folder.
@@ -211,6 +220,7 @@ def write_saved_model(
         max_pixels=max_pixels,
         model_name=model_name,
         variables=getattr(network, "variables", ()),
+        prove=prove,
         further_files={
             name: functools.partial(write, network, stride)
             for name, write, wanted in (

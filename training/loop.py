@@ -12,7 +12,7 @@ from absl import logging
 
 from configs import noise2noise
 from configs.command_line import UserError
-from training import devices, initial_weights, models, schedule
+from training import devices, initial_weights, models, samples, schedule
 from training import workdir as workdir_lib
 from training.averaging import WeightAverage
 from training.checkpoints import BestWeights, Checkpoints
@@ -94,6 +94,7 @@ def train_and_evaluate(
     validation, restore = Validation(config), make_restore(exported)
     if team.is_chief:
         workdir_lib.claim(workdir, config)
+        samples.save(workdir, validation)
 
     averages = tf.train.Checkpoint(averages=average.averages)
     checkpoints = Checkpoints(

@@ -9,6 +9,7 @@ Out: WORKDIR/
     config.json      the recipe
     checkpoints/     the newest states; the same command continues from them
     best/            the weights that did best in validation; `serving.export` takes these
+    validation.npz   what it is validated on
     tensorboard/     tensorboard --logdir=WORKDIR
     metrics.csv      the same scalars
 

@@ -4,6 +4,7 @@ WORKDIR/
   config.json      the recipe; a run is only ever continued with the same one
   checkpoints/     the newest few states, for resuming
   best/            the weights that did best in validation, for export
+  validation.npz   the crops of validation, by which an export is compared with its figures
   tensorboard/     scalars and before/after pictures
   metrics.csv      the same scalars, a row each time they were reported
   not_finite.json  where a loss that was not a number ended the run
