@@ -1,6 +1,6 @@
 # make demo   the whole path on real photographs, a few minutes of training included: runs/demo/before_after.png
 # make app    pretrained/generic on a page in the browser; MODELS="mine=runs/mine/export …" for others
-# make test   the tests
+# make test   the tests; those of keyed exports in TensorFlow 2.21 after make .venv-tf221/installed
 # Each finds a fitting Python, makes .venv and installs into it first.
 
 PYTHON := $(shell for v in 3.11 3.10 3.9; do \
@@ -33,7 +33,7 @@ format: $(VENV)/installed
 	@$(BIN)/ruff format .
 
 benchmarks: $(VENV)/installed
-	@for name in conversion input_pipeline canvases corruption models training quality generic keyed estimates serving serving_load scale workers; do $(BIN)/python -m benchmarks.$$name || failed="$$failed $$name"; done; \
+	@for name in conversion input_pipeline canvases corruption models training quality generic keyed keyed_loading estimates serving serving_load scale workers; do $(BIN)/python -m benchmarks.$$name || failed="$$failed $$name"; done; \
 	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
 $(VENV)/installed: setup.py
@@ -44,5 +44,11 @@ $(VENV)/installed: setup.py
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
+# TensorFlow as people install it today, for exports alone; it needs nothing of ours.
+.venv-tf221/installed:
+	@"$(PYTHON)" -m venv .venv-tf221
+	@.venv-tf221/bin/pip install --quiet --disable-pip-version-check tensorflow==2.21.0
+	@touch $@
+
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) .venv-tf221 runs build *.egg-info

@@ -15,13 +15,13 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[Seque
 
     Args:
       rows: of pictures, uint8 `[H, W, 3]`, all of one size, as many in each row.
-      captions: words above each picture of each row; an empty row of captions takes no room.
+      captions: words above each picture of each row, of one line or several; an empty row of captions takes no room.
 
     Returns:
       RGB, on white.
     """
     height, width = rows[0][0].shape[:2]
-    heads = [_LINE if any(row) else 0 for row in captions]
+    heads = [_LINE * max(words.count("\n") + 1 for words in row) if any(row) else 0 for row in captions]
     sheet = Image.new(
         "RGB",
         (
@@ -35,7 +35,7 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[Seque
         for column, picture in enumerate(pictures):
             left = _MARGIN + column * (width + _MARGIN)
             if head:
-                draw.text((left, top), words[column], "black", font)
+                draw.multiline_text((left, top), words[column], "black", font)
             sheet.paste(Image.fromarray(picture), (left, top + head))
         top += head + height + _MARGIN
     return sheet
