@@ -50,13 +50,13 @@ _CANVASES = marks.define_flag()
 _PICTURES = flags.DEFINE_integer("pictures", 188, "Clean pictures.", lower_bound=1)
 _LIMIT = flags.DEFINE_integer("limit", 30, "Crops.", lower_bound=1)
 
-# dB without JPEG, and with it.
+# dB without JPEG, and with it, of the marks that are drawn; others have none.
 _TARGETS = {
-    "northlight_dense": (48.0, 32.0),
-    "sample_light": (51.0, 35.0),
-    "preview_red": (49.5, 32.0),
-    "stamp_corner": (48.5, 32.0),
+    "dense": (48.0, 30.0),
+    "light": (52.0, 34.5),
+    "red": (51.0, 32.0),
     "datestamp": (41.5, 24.0),
+    "stamp": (48.5, 32.0),
 }
 _SIDE = 256
 
