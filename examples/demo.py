@@ -41,7 +41,7 @@ from absl import app, flags
 from PIL import Image
 
 import pretrained
-from configs import child_process, command_line
+from configs import child_process, command_line, entry_flags
 from configs import demo as demo_config
 from configs.command_line import UserError
 from preprocessing import canvas as canvas_lib
@@ -50,9 +50,12 @@ from training import metrics
 from training.contact_sheet import contact_sheet
 from training.validation import Validation
 
-_COCO = flags.DEFINE_string("coco", "", "A COCO folder; empty for the photographs that installed packages ship.")
-_OUT = flags.DEFINE_string("out", "runs/demo", "Where everything goes.")
-_MINUTES = flags.DEFINE_float("minutes", demo_config.get_config().max_minutes, "Training time.")
+_FLAGS = flags.FlagValues()
+_COCO = flags.DEFINE_string(
+    "coco", "", "A COCO folder; empty for the photographs that installed packages ship.", flag_values=_FLAGS
+)
+_OUT = flags.DEFINE_string("out", "runs/demo", "Where everything goes.", flag_values=_FLAGS)
+_MINUTES = flags.DEFINE_float("minutes", demo_config.get_config().max_minutes, "Training time.", flag_values=_FLAGS)
 
 # Pictures of a large COCO folder that the demo uses: more would only make the conversion longer.
 _MOST_TRAIN, _MOST_VAL = 2000, 100
@@ -300,6 +303,7 @@ def main(argv: Sequence[str]) -> None:
 
 def run() -> None:
     """Entry point of the console script."""
+    entry_flags.adopt(_FLAGS)
     command_line.run(main)
 
 

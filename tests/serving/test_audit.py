@@ -311,7 +311,7 @@ def test_a_command_that_breaks_is_no_result(crops, monkeypatch):
     def killed(command, **_):
         return subprocess.CompletedProcess(command, -9, "", "estimating: 50%")
 
-    monkeypatch.setattr(estimation.subprocess, "run", killed)
+    monkeypatch.setattr(estimation.child_process, "run", killed)
     with pytest.raises(RuntimeError, match="preprocessing.watermark estimate"):
         estimation.estimate(list(crops[:5]))
 

@@ -71,7 +71,8 @@ def test_the_loss_of_the_identity_is_what_numpy_computes(canvas_path, astronaut,
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_two_replicas_learn_what_one_does(canvas_path, astronaut, jit):
-    config = _config(canvas_path)
+    # Where source and target agree, the absolute error has a kink that rounding decides; the square has none.
+    config = _config(canvas_path, loss="mse")
     one, one_weights = _train(config, astronaut, 50, replicas=1, jit=jit)
     two, two_weights = _train(config, astronaut, 50, replicas=2, jit=jit)
     np.testing.assert_allclose(one, two, rtol=1e-4)

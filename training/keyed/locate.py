@@ -101,6 +101,7 @@ def picture_fields(
       shrunk_by: pixels of the full resolution that a pixel of these stands for, along a side.
       counts: float32 `[B, H, W]`, 0 for pixels that are to be left out, else 1; None: all count.
     """
+    shrunk_by = tf.cast(shrunk_by, tf.float32)
     # Planes, because everything after is summed over channels or handed to FFTs.
     x = tf.transpose(pictures, [3, 0, 1, 2])
     low_pass = blur(x, _LOW_PASS / shrunk_by)

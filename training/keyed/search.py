@@ -78,7 +78,7 @@ def search(
     Returns:
       Scores `[best]`, the highest first, and placements with a leading dimension of `best`, right within a few pixels.
     """
-    scales = scales / shrunk_by
+    scales, level = scales / shrunk_by, tf.cast(level, tf.float32)
     picture_size = tf.shape(picture)[:2]
     size = tf.cast(picture_size, tf.float32)
     counts = tf.ones(picture_size) if counts is None else counts

@@ -9,13 +9,13 @@ from training.keyed import canvas_features, locate
 
 
 def _score_map(picture, features):
-    fields = locate.picture_fields(tf.constant(picture / np.float32(255)))
+    fields = locate.picture_fields(tf.constant(picture[None] / np.float32(255)))
     return locate.score_map(fields, features)
 
 
 def _found(picture, features):
-    score, corner = locate.best_offset(_score_map(picture, features), tf.constant(picture.shape[:2]), features)
-    return float(score), tuple(corner.numpy())
+    scores, corners = locate.best_offset(_score_map(picture, features), tf.constant(picture.shape[:2]), features)
+    return float(scores[0]), tuple(corners[0].numpy())
 
 
 def _features(mark):
@@ -39,7 +39,7 @@ def test_few_fields_span_what_a_search_needs():
         layer = canvas_features.premultiplied(np.asarray(CANVASES[name]))
         features = canvas_features.canvas_features(layer, canvas_features.spanning(layer))
         assert features.gradients.shape[0] == rank, name
-        along_x = np.einsum("kr,rhw->hwk", features.gradient_mixing, features.gradients[0])
+        along_x = np.einsum("kr,rhw->hwk", features.gradient_mixing, features.gradients[:, 0])
         expected = np.diff(np.pad(layer, ((1, 1), (1, 1), (0, 0)))[..., [3, 0, 1, 2]], axis=1)
         # Resampled colours are not exactly of one hue.
         np.testing.assert_allclose(along_x[:, :-1], expected, atol=0.04)
@@ -49,7 +49,7 @@ def test_scores_are_the_sums_that_define_them(crops, monkeypatch):
     monkeypatch.setattr(locate, "DAMPING", 0.0)
     rng = np.random.default_rng(0)
     picture, mark = crops[0][100:140, 90:138], rng.integers(0, 256, (9, 12, 4), dtype=np.uint8)
-    scores = _score_map(picture, _features(mark)).numpy()
+    scores = _score_map(picture, _features(mark)).numpy()[0]
 
     x = picture.astype(np.float64) / 255
     planes = tf.constant(x.transpose(2, 0, 1), tf.float32)
