@@ -29,11 +29,11 @@ _HAS_ONNX = all(map(importlib.util.find_spec, ("tf2onnx", "onnx", "onnxruntime")
 needs_onnx = pytest.mark.skipif(not _HAS_ONNX, reason="needs the extra onnx: pip install 'cleanplate[onnx]'")
 
 
-def _blocks(heading):
+def _blocks(heading, language="python|sh"):
     """The code under a heading of the document, a string a block; under "" what stands before the first."""
     sections = re.split(r"^## (.*)\n", _DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE)
     text = dict(zip(["", *sections[1::2]], sections[::2]))[heading]
-    return re.findall(r"^```(?:python|sh)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```(?:{language})\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def _run(*blocks, **names):
@@ -103,7 +103,7 @@ def expected(small, pixels):
 
 
 def test_the_document_reads_pictures_as_the_tests_do(here, pixels):
-    np.testing.assert_array_equal(_run(*_blocks(""))["pixels"], pixels)
+    np.testing.assert_array_equal(_run(*_blocks("", "python"))["pixels"], pixels)
 
 
 def test_saved_model_cli_shows_and_runs_it(place, expected):
