@@ -126,11 +126,11 @@ class Finder:
         self._scales, self._angles = search.scales_to_try(*scales), search.angles_to_try(*degrees)
         self._refined = once(self._refined, PIXELS, PLACEMENT, FOUND_SO_FAR, BOOL, INTEGER)
         self._as_it_is = once(self._as_it_is, PIXELS, FOUND_SO_FAR, INTEGER)
-        self._nearer = once(self._nearer, PIXELS, PLACEMENT, FOUND_SO_FAR)
         self._scaled = once(self._scaled, PIXELS, NUMBERS, NUMBERS, INTEGER, FOUND_SO_FAR)
         of_axes = tf.TensorSpec([2], tf.bool)
         self._searched = once(self._searched, PICTURE, LAYER, NUMBER, NUMBERS, NUMBERS, INTEGER, PLANE, NUMBER, of_axes)
-        self.first, self.next = once(self.first, PIXELS), once(self.next, PIXELS, MATCH, FOUND_SO_FAR)
+        # `first` is called from one place alone, where it is inlined.
+        self.next = once(self.next, PIXELS, MATCH, FOUND_SO_FAR)
         self._is_searched = len(self._scales) * len(self._angles) > 1
 
     @property
@@ -223,9 +223,9 @@ class Finder:
         shrunk_by: float,
         is_inside: tf.Tensor,
     ) -> tuple[tf.Tensor, Placement]:
-        return self._searched(
-            picture, self._layers[level].read_value(), float(level), scales, angles, best, counts, shrunk_by, is_inside
-        )
+        layer = self._layers[level].read_value()
+        rows = self._searched(picture, layer, float(level), scales, angles, best, counts, shrunk_by, is_inside)
+        return rows[:, 0], Placement(rows[:, 1:3], rows[:, 3], rows[:, 4])
 
     def _searched(
         self,
@@ -238,9 +238,13 @@ class Finder:
         counts: tf.Tensor,
         shrunk_by: tf.Tensor,
         is_inside: tf.Tensor,
-    ) -> tuple[tf.Tensor, Placement]:
+    ) -> tf.Tensor:
+        """Rows of (score, y, x, scale, rotation): one output, since a call that leaves one unused is optimized anew."""
         features = canvas_features.canvas_features(layer, self._spanned_by)
-        return search.search(picture, features, level, self.size, scales, angles, best, counts, shrunk_by, is_inside)
+        scores, found = search.search(
+            picture, features, level, self.size, scales, angles, best, counts, shrunk_by, is_inside
+        )
+        return tf.concat([tf.stack([scores], 1), found.corner, tf.stack([found.scale, found.rotation], 1)], axis=1)
 
     def _scaled(
         self, picture: tf.Tensor, scales: tf.Tensor, angles: tf.Tensor, candidates: tf.Tensor, found: Found

@@ -23,7 +23,7 @@ def once(function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
     """Makes a function of the graph that is traced a single time, and optimized a single time where the graph runs.
 
     Args:
-      function: graph ops; the size of the first tensor is not known before it runs.
+      function: graph ops.
       *signature: a `tf.TensorSpec` per argument, or a tuple of them.
 
     Returns:
@@ -41,7 +41,9 @@ def once(function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
             return traced(*arguments)
         # For every call with a constant TensorFlow would make a function of its own, and optimize that one too. What
         # depends on a size that is known only when the graph runs is no constant.
-        zero = tf.minimum(tf.size(tf.nest.flatten(arguments)[0]), 0)
+        first = tf.convert_to_tensor(tf.nest.flatten(arguments)[0])
+        of_any_size = tf.compat.v1.placeholder_with_default(first, [None] * first.shape.rank)
+        zero = tf.minimum(tf.size(of_any_size), 0)
 
         def unknown(spec: tf.TensorSpec, value: Any) -> tf.Tensor:
             value = tf.convert_to_tensor(value, spec.dtype)
