@@ -69,7 +69,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(
-        include=["configs*", "preprocessing*", "training*", "serving*", "examples*", "pretrained"],
+        include=["common*", "configs*", "preprocessing*", "training*", "serving*", "examples*", "pretrained"],
     ),
     package_data={
         "serving": ["tf_serving/*"],

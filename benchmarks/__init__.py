@@ -1,3 +1,3 @@
 """One runnable script a claim in the README; each prints its figures beside what they are measured against."""
 
-import configs.environment  # noqa: F401  (before TensorFlow)
+import common.environment  # noqa: F401  (before TensorFlow)

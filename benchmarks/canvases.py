@@ -1,6 +1,6 @@
 r"""Measures how well a canvas comes back from flat pictures that carry it.
 
-    --canvases=DIR   RGBA PNGs; by default the marks that `benchmarks.marks` draws
+    --canvases=DIR   RGBA PNGs; by default the marks that `benchmarks.data.marks` draws
 
 Out: a table, and a line for each figure, the worst of all canvases.
 
@@ -26,11 +26,11 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
-from benchmarks import marks
-from benchmarks.figure import report
-from configs import canvas_file, command_line
-from preprocessing import flats
-from preprocessing.extraction import extract
+from benchmarks.data import marks
+from benchmarks.measuring.figure import report
+from common import canvas_file, command_line
+from preprocessing.marks.from_flats import flats
+from preprocessing.marks.from_flats.extract import extract
 
 _QUICK = flags.DEFINE_bool("quick", False, "Corners of 300 x 300 only.")
 _CANVASES = marks.define_flag()

@@ -41,12 +41,14 @@ import tensorflow as tf
 from absl import flags
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from benchmarks.figure import median_of_alternating, report
-from benchmarks.photographs import decode_plainly, lay_out_copies
-from configs import beam_runner, child_process, command_line
-from preprocessing import schema, shards
-from preprocessing.checks import HEADER, check_picture
-from preprocessing.convert import convert
+from benchmarks.data.photographs import decode_plainly, lay_out_copies
+from benchmarks.measuring.figure import median_of_alternating, report
+from common import child_process, command_line
+from common.beam import runner
+from preprocessing.conversion import shards
+from preprocessing.conversion.checks import HEADER, check_picture
+from preprocessing.conversion.convert import convert
+from preprocessing.dataset import schema
 
 _QUICK = flags.DEFINE_bool("quick", False, "Fewer pictures and rounds; the ratios then include more of the start.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of JPEGs to repeat.")
@@ -146,7 +148,7 @@ def _write_to_tfrecord(images: Path, output: Path) -> None:
     paths = sorted(str(path) for path in images.iterdir())
     shard_count = max(1, round(sum(os.path.getsize(path) for path in paths) / (_SHARD_MB * 1e6)))
     options = PipelineOptions([])
-    with beam.Pipeline(runner=beam_runner.create(options), options=options) as pipeline:
+    with beam.Pipeline(runner=runner.create(options), options=options) as pipeline:
         (
             pipeline
             | beam.Create(paths)

@@ -35,15 +35,17 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
-from benchmarks import older_scripts
-from benchmarks.figure import median_of_alternating, report
-from benchmarks.photographs import folder_of_photographs, jpegs
-from benchmarks.recipe import prepare
-from configs import command_line
-from configs.command_line import UserError
-from training import corruption, devices, input_pipeline, models
+from benchmarks.data import older_scripts
+from benchmarks.data.photographs import folder_of_photographs, jpegs
+from benchmarks.data.recipe import prepare
+from benchmarks.measuring.figure import median_of_alternating, report
+from common import command_line
+from common.command_line import UserError
+from training import corruption, models
+from training.data import input_pipeline
+from training.data.pairs import make_pairs, make_seeds, overlaid_on_host
+from training.distributed import devices
 from training.optimizers import Optimizer
-from training.pairs import make_pairs, make_seeds, overlaid_on_host
 from training.step import make_train_step
 
 _QUICK = flags.DEFINE_bool("quick", False, "Fewer batches and rounds.")

@@ -1,7 +1,7 @@
 r"""Measures `preprocessing.watermark estimate`: a mark out of 100 pictures, against the file that it was laid from.
 
     --photos=DIR     COCO val2017: python -m preprocessing.download --dataset=coco-val2017 --dest=coco
-    --canvas=FILE    an RGBA PNG; default: `stamp` of `benchmarks.marks`
+    --canvas=FILE    an RGBA PNG; default: `stamp` of `benchmarks.data.marks`
     --pictures=100   that the mark is estimated from
 
 Out: a line for each figure. The mark lies at the same distance from the bottom right corner of the pictures,
@@ -27,12 +27,12 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
-from benchmarks import marked, marks
-from benchmarks.figure import report
-from benchmarks.photographs import coco_photographs, define_photos_flag
-from configs import command_line
-from configs.command_line import UserError
-from preprocessing.estimate import Estimate, estimate
+from benchmarks.data import marked, marks
+from benchmarks.data.photographs import coco_photographs, define_photos_flag
+from benchmarks.measuring.figure import report
+from common import command_line
+from common.command_line import UserError
+from preprocessing.marks.from_pictures.estimate import Estimate, estimate
 from serving.key import key
 
 _PHOTOS = define_photos_flag()

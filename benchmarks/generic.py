@@ -1,7 +1,7 @@
 r"""Judges the model that comes with the project, `pretrained/generic`, on marks it has not seen.
 
     --photos=DIR      COCO val2017: python -m preprocessing.download --dataset=coco-val2017 --dest=coco
-    --canvases=DIR    RGBA PNGs; by default the marks that `benchmarks.marks` draws, none of which is in the bank that
+    --canvases=DIR    RGBA PNGs; default: those of `benchmarks.data.marks`, none of which is in the bank that
                       the model was trained on
     --limit=40        pictures
 
@@ -27,11 +27,11 @@ from pathlib import Path
 from absl import app, flags
 
 import pretrained
-from benchmarks import marks
-from benchmarks.figure import report
+from benchmarks.data import marks
+from benchmarks.data.photographs import coco_photographs, define_photos_flag
 from benchmarks.judge import judge
-from benchmarks.photographs import coco_photographs, define_photos_flag
-from configs import command_line
+from benchmarks.measuring.figure import report
+from common import command_line
 
 _QUICK = flags.DEFINE_bool("quick", False, "Four pictures.")
 _PHOTOS = define_photos_flag()

@@ -23,12 +23,12 @@ from pathlib import Path
 import tensorflow as tf
 from absl import app, flags
 
-from benchmarks.figure import median_of_alternating, report
-from benchmarks.photographs import folder_of_photographs, jpegs
-from benchmarks.recipe import prepare
-from configs import command_line
-from training import input_pipeline
-from training.pairs import overlaid_on_host
+from benchmarks.data.photographs import folder_of_photographs, jpegs
+from benchmarks.data.recipe import prepare
+from benchmarks.measuring.figure import median_of_alternating, report
+from common import command_line
+from training.data import input_pipeline
+from training.data.pairs import overlaid_on_host
 
 _QUICK = flags.DEFINE_bool("quick", False, "Fewer batches and rounds.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of JPEGs.")

@@ -25,10 +25,10 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from benchmarks import marked
-from benchmarks.photographs import coco_photographs, define_photos_flag
-from configs import command_line, entry_flags
-from configs.command_line import UserError
+from benchmarks.data import marked
+from benchmarks.data.photographs import coco_photographs, define_photos_flag
+from common import command_line, entry_flags
+from common.command_line import UserError
 
 _FLAGS = flags.FlagValues()
 _PHOTOS = define_photos_flag(_FLAGS)

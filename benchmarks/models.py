@@ -32,12 +32,15 @@ import ml_collections
 import tensorflow as tf
 from absl import app, flags
 
-from benchmarks.figure import median_of_alternating, report
-from benchmarks.photographs import folder_of_photographs
-from configs import command_line, default, nafnet, srresnet
-from preprocessing import canvas
-from preprocessing.convert import convert
-from training import devices, input_pipeline, loop, models
+from benchmarks.data.photographs import folder_of_photographs
+from benchmarks.measuring.figure import median_of_alternating, report
+from common import command_line
+from configs import default, nafnet, srresnet
+from preprocessing.conversion.convert import convert
+from preprocessing.marks import draw
+from training import loop, models
+from training.data import input_pipeline
+from training.distributed import devices
 from training.optimizers import Optimizer
 from training.step import make_train_step
 from training.validation import Validation
@@ -125,7 +128,7 @@ def measure(folder: Path, images_dir: Path, minutes: float, quick: bool) -> None
       minutes: training time of each network.
       quick: fewer rounds, small crops and batches.
     """
-    canvas.save_whole(canvas.tile(canvas.text_stamp("Sample")), str(folder / "canvas.png"))
+    draw.save_whole(draw.tile(draw.text_stamp("Sample")), str(folder / "canvas.png"))
     convert(str(images_dir), str(folder / "dataset"), "train=0.8,val=0.2", shard_mb=8)
     recipes = _recipes(folder, quick)
     networks = {name: models.build(recipe) for name, recipe in recipes.items()}

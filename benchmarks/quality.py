@@ -1,7 +1,7 @@
 r"""Holds the quality of what is trained against what was promised.
 
     --photos=DIR     COCO val2017: python -m preprocessing.download --dataset=coco-val2017 --dest=coco
-    --canvas=FILE    an RGBA PNG; default: `dense` of `benchmarks.marks`
+    --canvas=FILE    an RGBA PNG; default: `dense` of `benchmarks.data.marks`
     --training_minutes=10     time of each run at equal cost
     --[no]demo       whether the demo is measured, too
 
@@ -28,12 +28,13 @@ from pathlib import Path
 
 from absl import app, flags
 
-from benchmarks import marks
-from benchmarks.figure import report
+from benchmarks.data import marks
+from benchmarks.data.photographs import coco_photographs, define_photos_flag
 from benchmarks.judge import judge
-from benchmarks.photographs import coco_photographs, define_photos_flag
-from configs import command_line, demo
-from configs.command_line import UserError
+from benchmarks.measuring.figure import report
+from common import command_line
+from common.command_line import UserError
+from configs import demo
 from examples.demo import run_demo, run_module
 
 _QUICK = flags.DEFINE_bool("quick", False, "A tenth of the training time: shows that it runs, and misses the targets.")

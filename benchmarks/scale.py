@@ -43,10 +43,10 @@ from absl import flags
 from PIL import Image
 
 import pretrained
-from benchmarks.figure import median_of_alternating, report
-from benchmarks.photographs import decode_plainly, lay_out_copies
-from configs import child_process, command_line
-from preprocessing.convert import convert
+from benchmarks.data.photographs import decode_plainly, lay_out_copies
+from benchmarks.measuring.figure import median_of_alternating, report
+from common import child_process, command_line
+from preprocessing.conversion.convert import convert
 from tests.dask_cluster import dask_cluster
 
 _QUICK = flags.DEFINE_bool("quick", False, "Fewer pictures, rounds and kills.")
@@ -69,7 +69,7 @@ _PLAN = """
 import sys, tempfile, time
 from configs import storage
 from preprocessing import plan, splits
-from preprocessing.coco import Annotations
+from preprocessing.conversion.coco import Annotations
 
 count = int(sys.argv[1])
 

@@ -25,12 +25,13 @@ from PIL import Image
 from skimage import data
 from tensorflow_serving.config import model_server_config_pb2
 
-from benchmarks.figure import median_of_alternating, report
-from configs import command_line, default
-from serving.endpoint import Endpoint
-from serving.model_store import ModelStore
-from serving.restorer import Restorer
-from serving.saved_model import write_saved_model
+from benchmarks.measuring.figure import median_of_alternating, report
+from common import command_line
+from configs import default
+from serving.endpoint.endpoint import Endpoint
+from serving.endpoint.model_store import ModelStore
+from serving.restoring.remote import Restorer
+from serving.savedmodel.writer import write_saved_model
 from training import models
 
 _QUICK = flags.DEFINE_bool("quick", False, "Fewer sizes and rounds.")

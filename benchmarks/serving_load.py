@@ -38,9 +38,9 @@ from skimage import data
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 import pretrained
-from benchmarks.figure import report
-from configs import child_process, command_line
-from serving.versions import new_version
+from benchmarks.measuring.figure import report
+from common import child_process, command_line
+from common.versions import new_version
 
 _QUICK = flags.DEFINE_bool("quick", False, "Fewer requests.")
 _CLIENTS = 64

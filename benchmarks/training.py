@@ -39,13 +39,14 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
-from benchmarks import older_scripts
-from benchmarks.figure import median_of_alternating, report
-from benchmarks.photographs import folder_of_photographs, jpegs
-from benchmarks.recipe import prepare
-from configs import command_line
-from training import devices, loop, models
-from training.input_pipeline import training_batches
+from benchmarks.data import older_scripts
+from benchmarks.data.photographs import folder_of_photographs, jpegs
+from benchmarks.data.recipe import prepare
+from benchmarks.measuring.figure import median_of_alternating, report
+from common import command_line
+from training import loop, models
+from training.data.input_pipeline import training_batches
+from training.distributed import devices
 from training.optimizers import Optimizer
 from training.step import make_execution, make_train_step
 

@@ -39,11 +39,12 @@ import numpy as np
 from absl import app, flags
 from PIL import Image, PngImagePlugin
 
-from benchmarks.figure import report
-from configs import child_process, command_line
-from configs.command_line import UserError
-from preprocessing import canvas, sample_photos
-from preprocessing.convert import convert
+from benchmarks.measuring.figure import report
+from common import child_process, command_line
+from common.command_line import UserError
+from preprocessing import sample_photos
+from preprocessing.conversion.convert import convert
+from preprocessing.marks import draw
 
 _QUICK = flags.DEFINE_bool("quick", False, "Fewer steps.")
 
@@ -125,7 +126,7 @@ def measure(folder: Path, quick: bool) -> None:
     # Shards so small that there are two for each worker.
     convert(str(photographs), str(folder / "photographs"), "train=11,val=3", shard_mb=0.4)
     canvas_path, steps = str(folder / "canvas.png"), 40 if quick else 400
-    canvas.save_whole(canvas.tile(canvas.text_stamp("Sample")), canvas_path)
+    draw.save_whole(draw.tile(draw.text_stamp("Sample")), canvas_path)
     fields = {**_FIELDS, "source": f"watermark:canvas={canvas_path},opacity=0.5..1"}
 
     def budget(steps: int) -> dict[str, int]:

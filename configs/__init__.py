@@ -1,1 +1,1 @@
-"""What a run is: one recipe a file, and how our commands start and fail."""
+"""Recipes: one `get_config()` per file, an `ml_collections.ConfigDict` each."""

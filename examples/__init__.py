@@ -1,3 +1,3 @@
 """Whole paths through Cleanplate, to run and to learn from."""
 
-import configs.environment  # noqa: F401  (before TensorFlow)
+import common.environment  # noqa: F401  (before TensorFlow)

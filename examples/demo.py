@@ -41,13 +41,13 @@ from absl import app, flags
 from PIL import Image
 
 import pretrained
-from configs import child_process, command_line, entry_flags
+from common import child_process, command_line, entry_flags
+from common.command_line import UserError
 from configs import demo as demo_config
-from configs.command_line import UserError
-from preprocessing import canvas as canvas_lib
 from preprocessing import sample_photos
-from training import metrics
-from training.contact_sheet import contact_sheet
+from preprocessing.marks import draw as canvas_lib
+from training.evaluation import psnr
+from training.evaluation.contact_sheet import contact_sheet
 from training.validation import Validation
 
 _FLAGS = flags.FlagValues()
@@ -156,7 +156,7 @@ def _save_sheet(validation: Validation, results: Mapping[str, np.ndarray], path:
     for k in shown:
         rows.append([pictures[k] for pictures in columns.values()])
         figures = [
-            f"{metrics.psnr(pictures[k], validation.clean[k], validation.covered[k]):.1f} dB"
+            f"{psnr.psnr(pictures[k], validation.clean[k], validation.covered[k]):.1f} dB"
             for pictures in list(columns.values())[:-1]
         ]
         captions.append([*figures, ""])

@@ -1,3 +1,3 @@
 """Images in, TFRecords out."""
 
-import configs.environment  # noqa: F401  (before TensorFlow and Beam)
+import common.environment  # noqa: F401  (before TensorFlow and Beam)

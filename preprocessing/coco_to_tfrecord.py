@@ -63,8 +63,8 @@ from typing import Optional
 
 from absl import flags
 
-from configs import command_line
-from preprocessing import convert
+from common import command_line
+from preprocessing.conversion import convert
 
 _IMAGES_DIR = flags.DEFINE_string("images_dir", None, "Folder or URL of the pictures.", required=True)
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder or URL for the dataset.", required=True)

@@ -34,9 +34,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from configs import command_line, entry_flags
-from configs.command_line import UserError
-from preprocessing import archives
+from common import command_line, entry_flags
+from common.command_line import UserError
+from preprocessing.downloading import archives
 
 _FLAGS = flags.FlagValues()
 _DATASET = flags.DEFINE_list("dataset", None, f"Of {', '.join(archives.COCO)}.", required=True, flag_values=_FLAGS)

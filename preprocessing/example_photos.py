@@ -19,9 +19,10 @@ from pathlib import Path
 from absl import flags
 from PIL import Image
 
-from configs import command_line, entry_flags
-from configs.command_line import UserError
-from preprocessing import canvas, sample_photos
+from common import command_line, entry_flags
+from common.command_line import UserError
+from preprocessing import sample_photos
+from preprocessing.marks import draw
 
 _FLAGS = flags.FlagValues()
 _OUT = flags.DEFINE_string("out", "runs/app", "The folder to make.", flag_values=_FLAGS)
@@ -46,13 +47,13 @@ def write(folder: str) -> int:
         raise UserError(f"--out={folder}: is there already; name a new folder")
     parent = Path(folder).absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
-    mark = canvas.tile(canvas.text_stamp("Cleanplate sample", size=26, opacity=0.5, outline=0), gap=70, rotate=25.0)
-    stamp = canvas.text_stamp("24. 8. 2003", size=26, color="#ff9020", outline=0, opacity=0.9)
+    mark = draw.tile(draw.text_stamp("Cleanplate sample", size=26, opacity=0.5, outline=0), gap=70, rotate=25.0)
+    stamp = draw.text_stamp("24. 8. 2003", size=26, color="#ff9020", outline=0, opacity=0.9)
     with tempfile.TemporaryDirectory(dir=parent) as temporary:
         clean, whole = Path(temporary, "coco"), Path(temporary, "app")
         sample_photos.write_coco_folder(str(clean))
         (whole / "examples").mkdir(parents=True)
-        canvas.save_whole(mark, str(whole / "mark.png"))
+        draw.save_whole(mark, str(whole / "mark.png"))
         for name, corner in _PICTURES.items():
             picture = Image.open(clean / "images" / f"{name}.jpg").convert("RGBA")
             layer = Image.new("RGBA", picture.size)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from configs.command_line import UserError
+from common.command_line import UserError
 
 _SKIMAGE, _SKLEARN = "skimage.data", "sklearn.datasets.images"
 _CC0, _PUBLIC_DOMAIN, _CC_BY = "CC0 1.0", "public domain", "CC BY 2.0"

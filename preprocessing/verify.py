@@ -16,8 +16,8 @@ Command:
 from collections.abc import Sequence
 from typing import Optional
 
-from configs import command_line
-from preprocessing import integrity
+from common import command_line
+from preprocessing.dataset import integrity
 
 
 def main(argv: Sequence[str]) -> Optional[int]:

@@ -30,10 +30,12 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from configs import canvas_file, command_line, entry_flags
-from configs.command_line import UserError
-from preprocessing import canvas, canvas_bank, canvas_info, estimate, extraction
-from preprocessing import flats as flat_pictures
+from common import canvas_file, command_line, entry_flags
+from common.command_line import UserError
+from preprocessing.marks import canvas_info, draw, random_stamps
+from preprocessing.marks.from_flats import extract
+from preprocessing.marks.from_flats import flats as flat_pictures
+from preprocessing.marks.from_pictures import estimate
 
 # Each command has flags of its own: `--size` is a canvas's side here and a letter's there.
 _TILE = flags.FlagValues()
@@ -108,7 +110,7 @@ def main(argv: Sequence[str]) -> None:
     if command == "bank":
         if arguments:
             raise UserError(f"{arguments[0]!r}: bank takes flags alone")
-        canvas_bank.write(_BANK_OUT.value, _COUNT.value, _SEED.value)
+        random_stamps.write(_BANK_OUT.value, _COUNT.value, _SEED.value)
         print(f"{_BANK_OUT.value}: {_COUNT.value} stamps")
         return
     out = _OUT[command].value
@@ -118,14 +120,14 @@ def main(argv: Sequence[str]) -> None:
         return
     if command == "tile":
         stamp = canvas_file.read(_only(command, "STAMP.png", arguments))
-        made, note = canvas.tile(stamp, _TILE_SIZE.value, _GAP.value, _STAGGER.value, _ROTATE.value), None
+        made, note = draw.tile(stamp, _TILE_SIZE.value, _GAP.value, _STAGGER.value, _ROTATE.value), None
     elif command == "text":
         text = _only(command, '"…"', arguments).replace("\\n", "\n")
         made, note = _stamp(text), None
     else:
         if arguments:
             raise UserError(f"{arguments[0]!r}: extract takes its pictures by --flats=dark.png,bright.png")
-        found, note = extraction.extract(flat_pictures.read(_FLATS.value, _levels()))
+        found, note = extract.extract(flat_pictures.read(_FLATS.value, _levels()))
         made = Image.fromarray(found)
     _save(made, out)
     print(f"{out}: {made.width} x {made.height}" + (f", {note}" if note else ""))
@@ -151,13 +153,13 @@ def _estimate(folder: str, out: str, overwrite: bool) -> None:
 
 def _save(made: Image.Image, out: str) -> None:
     try:
-        canvas.save_whole(made, out)
+        draw.save_whole(made, out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error})") from None
 
 
 def _stamp(text: str) -> Image.Image:
-    return canvas.text_stamp(text, _TEXT_SIZE.value, _OPACITY.value, _COLOR.value, _OUTLINE.value, _FONT.value)
+    return draw.text_stamp(text, _TEXT_SIZE.value, _OPACITY.value, _COLOR.value, _OUTLINE.value, _FONT.value)
 
 
 def _only(command: str, what: str, arguments: Sequence[str]) -> str:

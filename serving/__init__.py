@@ -2,7 +2,7 @@
 
 import os
 
-import configs.environment  # noqa: F401  (before TensorFlow)
+import common.environment  # noqa: F401  (before TensorFlow)
 
 # gRPC's C core logs to stderr what it also returns; our commands say it in one line. Before grpc is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -32,13 +32,14 @@ from absl import flags
 from PIL import Image, ImageDraw
 from tensorflow_serving.config import model_server_config_pb2
 
-from configs import command_line, entry_flags
-from configs.command_line import UserError
-from configs.stopping import stop_asked
-from serving import photo, tls
-from serving.endpoint import Endpoint
-from serving.model_store import ModelStore
-from serving.restorer import Restorer
+from common import command_line, entry_flags
+from common.command_line import UserError
+from common.stopping import stop_asked
+from serving.endpoint import tls
+from serving.endpoint.endpoint import Endpoint
+from serving.endpoint.model_store import ModelStore
+from serving.restoring import photo
+from serving.restoring.remote import Restorer
 
 _FLAGS = flags.FlagValues()
 _SERVER = flags.DEFINE_string("server", "localhost:8500", "host:port of the server's gRPC.", flag_values=_FLAGS)
@@ -97,7 +98,7 @@ def serve(
         # Before Gradio is imported, which reports to its makers otherwise.
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(work_dir / "gradio"))
         try:
-            from serving import app_page
+            from serving.web.page import CSS, THEME, build
         except ModuleNotFoundError as error:
             raise UserError(
                 f"{error.name} is not installed; pip install 'cleanplate[demo]', with Python 3.10 or newer"
@@ -107,15 +108,15 @@ def serve(
             name: stack.enter_context(Restorer(server, name, deadline_seconds, credentials))
             for name in dict.fromkeys(models)
         }
-        page = app_page.build(restorers, examples, work_dir)
+        page = build(restorers, examples, work_dir)
         _draw_icon(work_dir / "icon.png")
         stop = stop_asked()  # before the line that tells others that we are here
         try:
             page.launch(
                 server_name=host,
                 server_port=port or _free_port(host),
-                theme=app_page.THEME,
-                css=app_page.CSS,
+                theme=THEME,
+                css=CSS,
                 favicon_path=work_dir / "icon.png",
                 allowed_paths=sorted({str(path.parent) for path in examples}),
                 footer_links=[],

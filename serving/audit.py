@@ -41,12 +41,12 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from configs import canvas_file, command_line, entry_flags
-from configs.command_line import UserError
+from common import canvas_file, command_line, entry_flags
+from common.command_line import UserError
 from serving.auditing import defences as defences_lib
 from serving.auditing import grades, report_page, trials, verdict
 from serving.auditing.attacks import BLIND, KEYED, Attacks, copies_needed
-from training.evaluation import folder, pictures
+from training.evaluation import pictures, report_folder
 
 HARDENED = tuple(defence.name for defence in defences_lib.HARDENED)
 ATTACKS = (BLIND, KEYED, "estimated-5", "estimated-20", "estimated-100")
@@ -191,7 +191,7 @@ def audit(
         "shown": shown,
         "overwrite": overwrite,
     }
-    folder.check(out, overwrite)
+    report_folder.check(out, overwrite)
     chosen = _chosen(list(defences))
     _check_attacks(list(attacks))
     rgba = defences_lib.trimmed(np.asarray(canvas_file.read(canvas)))
@@ -204,11 +204,14 @@ def audit(
     possible, left_out = _possible(list(attacks), len(read))
     armed = Attacks(possible, model_path, repair)
     judged, done_trials, laid = [], [], []
-    with folder.new_report(out, overwrite) as report, tempfile.TemporaryDirectory(prefix="cleanplate-audit-") as place:
+    with (
+        report_folder.new_report(out, overwrite) as report,
+        tempfile.TemporaryDirectory(prefix="cleanplate-audit-") as place,
+    ):
         tried = trials.Trials(armed, possible, quality, limit, seed, shown, Path(place).resolve())
         total = len(chosen) * tried.count(len(read))
         with (
-            open(report / folder.TABLE, "w", encoding="utf-8", newline="") as file,
+            open(report / report_folder.TABLE, "w", encoding="utf-8", newline="") as file,
             tqdm(total=total, unit="picture", disable=None) as bar,
         ):
             table = csv.DictWriter(file, trials.COLUMNS, lineterminator="\n")
@@ -236,8 +239,8 @@ def audit(
             "left_out": left_out,
             "defences": judged,
         }
-        (report / folder.SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-        (report / folder.PAGE).write_text(report_page.render(summary, laid, done_trials), encoding="utf-8")
+        (report / report_folder.SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        (report / report_folder.PAGE).write_text(report_page.render(summary, laid, done_trials), encoding="utf-8")
     return summary | {"lines": [verdict.line(defence) for defence in judged]}
 
 
@@ -265,7 +268,7 @@ def main(argv: Sequence[str]) -> int:
     )
     for one in summary["left_out"]:
         print(f"left out: {one['attack']}: {one['reason']}")
-    print(*summary["lines"], Path(_OUT.value) / folder.PAGE, sep="\n")
+    print(*summary["lines"], Path(_OUT.value) / report_folder.PAGE, sep="\n")
     return 1 if summary["pictures"]["failed"] else 0
 
 

@@ -37,7 +37,7 @@ end and failed.jsonl is written last, each empty if there is nothing to list: as
 job has not finished. A picture that cannot be restored does not stop the others; the exit code is 1 then, and the next
 run tries it again.
 
-For code: `from serving.batch import restore_batch`.
+For code: `from serving.batch.job import restore_batch`.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from configs import command_line, entry_flags
-from configs.command_line import UserError
-from serving import batch
+from common import command_line, entry_flags
+from common.command_line import UserError
+from serving.batch import job
 
 _FLAGS = flags.FlagValues()
 _MODEL = flags.DEFINE_string("model", None, "Folder or URL of an export or of one version of it.", flag_values=_FLAGS)
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     for flag in (_MODEL, _INPUT, _OUTPUT):
         if not flag.value:
             raise UserError(f"--{flag.name} is missing; python -m serving.batch_restore --help shows a whole command")
-    summary = batch.restore_batch(
+    summary = job.restore_batch(
         _MODEL.value, _INPUT.value, _OUTPUT.value, overwrite=_OVERWRITE.value, beam_options=argv[1:]
     )
     for name, reason in summary.failures[:_SHOWN_FAILURES]:

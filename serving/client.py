@@ -34,12 +34,12 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from configs import command_line, entry_flags
-from configs.command_line import UserError
-from serving import tls
-from serving.folder import restore_folder
-from serving.restorer import Refused, Restorer
-from serving.video import restore_video
+from common import command_line, entry_flags
+from common.command_line import UserError
+from serving.endpoint import tls
+from serving.restoring.folder import restore_folder
+from serving.restoring.remote import Refused, Restorer
+from serving.restoring.video import restore_video
 
 __all__ = ["Refused", "Restorer", "main", "run"]
 

@@ -8,7 +8,7 @@ restores the run's validation crops in a fresh process: its PSNR must be within 
 
     EXPORT_DIR/
       1/
-        saved_model.pb, variables/                   signatures serving_default and restore, see serving/saved_model.py
+        saved_model.pb, variables/                   signatures serving_default, restore: serving/savedmodel/writer.py
         assets.extra/tf_serving_warmup_requests      replayed by servers before the version answers
         export_info.json                             config, step, validation figures, receptive field, how the graph
                                                      cuts pictures, package versions
@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import flags, logging
 
-from configs import command_line, entry_flags
-from configs.command_line import UserError
-from serving import portable, proof, saved_model
+from common import command_line, entry_flags
+from common.command_line import UserError
+from serving.savedmodel import portable, proof, writer
 
 if TYPE_CHECKING:
-    from training.exportable import Exportable
+    from training.run.exportable import Exportable
 
 _FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string(
@@ -53,7 +53,7 @@ _MAX_UNTILED_PIXELS = flags.DEFINE_integer(
     flag_values=_FLAGS,
 )  # fmt: skip
 _MAX_PIXELS = flags.DEFINE_integer(
-    "max_pixels", saved_model.DEFAULT_MAX_PIXELS, "Larger pictures are refused.", 1, flag_values=_FLAGS
+    "max_pixels", writer.DEFAULT_MAX_PIXELS, "Larger pictures are refused.", 1, flag_values=_FLAGS
 )
 _TFLITE = flags.DEFINE_boolean(
     "tflite", False, f"Also write {portable.TFLITE_FILE}, for TensorFlow Lite; without tiling.", flag_values=_FLAGS
@@ -72,7 +72,7 @@ def export(
     version: int | None = None,
     tile: int | None = None,
     max_untiled_pixels: int | None = None,
-    max_pixels: int = saved_model.DEFAULT_MAX_PIXELS,
+    max_pixels: int = writer.DEFAULT_MAX_PIXELS,
     tflite: bool = False,
     onnx: bool = False,
 ) -> pathlib.Path:
@@ -93,14 +93,14 @@ def export(
     if onnx:
         portable.require_onnx()
     # Training's models take seconds to import: not for --help and typing errors.
-    from training import exportable
     from training.models import head
+    from training.run import exportable
 
     trained = exportable.load(workdir)
     if caution:
         head.be_cautious(trained.network, caution)
     prove = _proof(workdir, trained, caution)
-    return saved_model.write_saved_model(
+    return writer.write_saved_model(
         trained.network,
         stride=trained.stride,
         halo=trained.halo,
@@ -116,14 +116,14 @@ def export(
     )
 
 
-def _proof(workdir: str, trained: Exportable, caution: float) -> saved_model.Proof | None:
+def _proof(workdir: str, trained: Exportable, caution: float) -> writer.Proof | None:
     """Compares the export with the run's validation; None, with a warning, where nothing is left to compare with."""
-    from training import samples
+    from training.run import validation_samples
+    from training.run.workdir import read_config
     from training.validation import make_restore
-    from training.workdir import read_config
 
     try:
-        crops = samples.load(workdir, read_config(workdir))
+        crops = validation_samples.load(workdir, read_config(workdir))
     except UserError as error:
         logging.warning("the export is not compared with the run's validation, whose crops are gone (%s)", error)
         return None
@@ -132,7 +132,7 @@ def _proof(workdir: str, trained: Exportable, caution: float) -> saved_model.Pro
         recorded = crops.judge(make_restore(trained.network)(crops.corrupted / np.float32(255.0)))["psnr"]
         source = f"the network with --caution={caution:g}"
 
-    def prove(folder: pathlib.Path, _: saved_model.RestorePictures) -> None:
+    def prove(folder: pathlib.Path, _: writer.RestorePictures) -> None:
         measured = crops.judge(proof.outputs(folder, crops.corrupted)["restored"])["psnr"]
         proof.require(measured, recorded, source)
         logging.info("in a fresh process the export restores the validation crops to %.2f dB, as recorded", measured)

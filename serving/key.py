@@ -33,9 +33,9 @@ import numpy as np
 from absl import flags, logging
 
 import pretrained
-from configs import canvas_file, command_line, entry_flags, recipe_flag
-from configs.command_line import UserError
-from serving import proof, sample, saved_model
+from common import canvas_file, command_line, entry_flags, recipe_flag
+from common.command_line import UserError
+from serving.savedmodel import proof, sample, writer
 
 _FLAGS = flags.FlagValues()
 _CANVAS = flags.DEFINE_string("canvas", None, "The mark, an RGBA picture.", flag_values=_FLAGS)
@@ -54,7 +54,7 @@ _WORKDIR = flags.DEFINE_string(
     "workdir", None, "That run's folder; the same command continues from there.", flag_values=_FLAGS
 )
 _MAX_PIXELS = flags.DEFINE_integer(
-    "max_pixels", saved_model.DEFAULT_MAX_PIXELS, "Larger pictures are refused.", 1, flag_values=_FLAGS
+    "max_pixels", writer.DEFAULT_MAX_PIXELS, "Larger pictures are refused.", 1, flag_values=_FLAGS
 )
 
 
@@ -88,8 +88,9 @@ def refine(config: ml_collections.ConfigDict, canvas: str, workdir: str, repair:
         raise UserError(f"--refine: config.model.name is {config.model.name!r}; name a recipe such as refine")
     if repair == "":
         raise UserError("--repair= and --refine contradict: there is no network to refine")
-    from configs.stopping import stop_asked
-    from training import devices, loop
+    from common.stopping import stop_asked
+    from training import loop
+    from training.distributed import devices
 
     with config.unlocked():
         config.source = config.source or f"watermark:canvas={canvas},opacity=0.4..1"
@@ -109,7 +110,7 @@ def key(
     scale: str = "0.5..2",
     rotate: str = "-3..3",
     version: int | None = None,
-    max_pixels: int = saved_model.DEFAULT_MAX_PIXELS,
+    max_pixels: int = writer.DEFAULT_MAX_PIXELS,
 ) -> pathlib.Path:
     """Writes a SavedModel for a canvas.
 
@@ -128,9 +129,9 @@ def key(
     """
     rgba = np.asarray(canvas_file.read(canvas))
     # Takes seconds to import: not for --help and typing errors.
-    from training import exportable
     from training.keyed.finder import FOUND
     from training.keyed.restore import KeyedRestorer
+    from training.run import exportable
 
     scales, degrees = _range("scale", scale, (0.25, 4.0)), _range("rotate", rotate, (-45.0, 45.0))
     workdir = str(pretrained.REPAIR) if repair is None else repair
@@ -144,7 +145,7 @@ def key(
         "repair": network.info if network else None,
         "found_from_score": FOUND,
     }
-    return saved_model.write_restorer(
+    return writer.write_restorer(
         restorer,
         export_dir=export_dir,
         info=info,
@@ -155,7 +156,7 @@ def key(
     )
 
 
-def _prove(rgba: np.ndarray, folder: pathlib.Path, restore: saved_model.RestorePictures) -> None:
+def _prove(rgba: np.ndarray, folder: pathlib.Path, restore: writer.RestorePictures) -> None:
     """Compares the export in a fresh process with the same graph in this one, on an image that carries the mark."""
     import tensorflow as tf
 

@@ -34,13 +34,13 @@ import grpc
 from absl import flags, logging
 from tensorflow_serving.config import model_server_config_pb2
 
-from configs import command_line, entry_flags
-from configs.command_line import UserError
-from configs.stopping import stop_asked
-from serving import model_config, tls
-from serving.endpoint import Endpoint, Limits
-from serving.metrics import Metrics
-from serving.model_store import ModelStore
+from common import command_line, entry_flags
+from common.command_line import UserError
+from common.stopping import stop_asked
+from serving.endpoint import model_config, tls
+from serving.endpoint.endpoint import Endpoint, Limits
+from serving.endpoint.model_store import ModelStore
+from serving.endpoint.prometheus import Metrics
 
 _FLAGS = flags.FlagValues()
 _MODEL_BASE_PATH = flags.DEFINE_string(

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from configs import beam_runner, default
+from common.beam import runner
+from configs import default
 
 ROOT = Path(__file__).parents[1]
 # They hand on to Beam what is not a flag of theirs.
@@ -72,6 +73,6 @@ def check_flags(words, flags):
         arguments = arguments[:separator]
     others = _others(flags[module], arguments)
     if module in BEAM_JOBS:
-        beam_runner.parse_options(others)  # UserError: none of Beam's either
+        runner.parse_options(others)  # UserError: none of Beam's either
     else:
         assert not [argument for argument in others if argument.startswith("-")]

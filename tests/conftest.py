@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import training.devices
+import training.distributed.devices
 
 # `make test` runs two processes at a time; on a GPU the first would take all of its memory.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 # Two logical CPU devices, so that distribution is tested in the same process; before TensorFlow starts.
-training.devices.split_cpu(2)
+training.distributed.devices.split_cpu(2)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SHARED = Path(__file__).parents[2] / "shared"
@@ -32,7 +32,7 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="session")
 def dataset(photos, tmp_path_factory):
     """TFRecords of the photographs: splits train and val."""
-    from preprocessing.convert import convert
+    from preprocessing.conversion.convert import convert
 
     folder = tmp_path_factory.mktemp("dataset")
     annotations = str(photos / "annotations" / "instances.json")
@@ -43,10 +43,10 @@ def dataset(photos, tmp_path_factory):
 @pytest.fixture(scope="session")
 def canvas_path(tmp_path_factory):
     """A tiled text canvas, 300 x 300."""
-    from preprocessing import canvas
+    from preprocessing.marks import draw
 
     path = tmp_path_factory.mktemp("canvas") / "mark.png"
-    canvas.save_whole(canvas.tile(canvas.text_stamp("Sample", size=20), size=300, gap=12, rotate=20), str(path))
+    draw.save_whole(draw.tile(draw.text_stamp("Sample", size=20), size=300, gap=12, rotate=20), str(path))
     return path
 
 

@@ -5,11 +5,11 @@ import io
 import numpy as np
 from PIL import Image
 
-from preprocessing import canvas
+from preprocessing.marks import draw
 
 
 def _field(**stamp):
-    return canvas.tile(canvas.text_stamp("Sample", **stamp), size=600, gap=14, rotate=20)
+    return draw.tile(draw.text_stamp("Sample", **stamp), size=600, gap=14, rotate=20)
 
 
 CANVASES = {
@@ -17,7 +17,7 @@ CANVASES = {
     "red": _field(size=24, color="#d01818", outline=0),
     "dark": _field(size=24, color="#101010", outline=0, opacity=0.8),
     "nearly opaque": _field(size=20, color="#ff9020", opacity=0.93),
-    "one stamp": canvas.text_stamp("Archive 1974", size=34),
+    "one stamp": draw.text_stamp("Archive 1974", size=34),
 }
 
 

@@ -23,7 +23,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageDraw, ImageFont
 
-from preprocessing import canvas
+from preprocessing.marks import draw
 from tests.commands import ROOT, check_flags, flags_of, shell_of, words_of
 
 _DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -172,7 +172,7 @@ class _Place:
 @pytest.fixture(scope="module")
 def mark():
     """A field that no document's command writes, larger than the pictures."""
-    return np.asarray(canvas.tile(canvas.text_stamp("Archive 1974", size=26, opacity=0.7), 500, gap=30, rotate=20))
+    return np.asarray(draw.tile(draw.text_stamp("Archive 1974", size=26, opacity=0.7), 500, gap=30, rotate=20))
 
 
 @pytest.fixture(scope="module")

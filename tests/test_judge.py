@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from benchmarks import marked
+from benchmarks.data import marked
 from benchmarks.judge import judge
-from configs.command_line import UserError
+from common.command_line import UserError
 
 
 class _Halving(tf.Module):

@@ -9,7 +9,7 @@ import re
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from configs import beam_runner
+from common.beam import runner
 from tests.commands import BEAM_JOBS, check_flags, flags_of, shell_of, words_of
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -33,7 +33,7 @@ def _options_of_dask(command):
 
 
 def _options_of_beam():
-    beam_runner.parse_options(["--runner=DaskRunner"])  # Dask's are known to Beam from here on
+    runner.parse_options(["--runner=DaskRunner"])  # Dask's are known to Beam from here on
     parser = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)

@@ -1,3 +1,3 @@
 """TFRecords in, a trained restoration network out."""
 
-import configs.environment  # noqa: F401  (before TensorFlow)
+import common.environment  # noqa: F401  (before TensorFlow)

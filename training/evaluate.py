@@ -40,13 +40,13 @@ import tensorflow as tf
 from absl import flags
 from tqdm import tqdm
 
-from configs import command_line, entry_flags
-from configs.command_line import UserError
+from common import command_line, entry_flags
+from common.command_line import UserError
 from training import corruption
-from training.evaluation import figures, folder, model, page, pictures
+from training.evaluation import figures, model, page, pictures, report_folder
 from training.evaluation.gallery import Gallery
 
-# Flags of its own, as in configs/entry_flags.py: `training.preview` has an --images and an --out too, and absl's flags
+# Flags of its own, as in common/entry_flags.py: `training.preview` has an --images and an --out too, and absl's flags
 # are global by name, so that a notebook could not import both modules.
 _FLAGS = flags.FlagValues()
 _MODEL = flags.DEFINE_string("model", None, "An export, one version of it, or a training workdir.", flag_values=_FLAGS)
@@ -144,7 +144,7 @@ def evaluate(
         "shown": shown,
         "overwrite": overwrite,
     }
-    folder.check(out, overwrite)
+    report_folder.check(out, overwrite)
     for spec in specs:
         if specs.count(spec) > 1:
             raise UserError(f"--spec={spec}: is given twice; give each spec once")
@@ -152,9 +152,9 @@ def evaluate(
     found = pictures.find(images)
     trained = model.load(model_path)
     failed = []
-    with folder.new_report(out, overwrite) as report:
+    with report_folder.new_report(out, overwrite) as report:
         with (
-            open(report / folder.TABLE, "w", encoding="utf-8", newline="") as file,
+            open(report / report_folder.TABLE, "w", encoding="utf-8", newline="") as file,
             tqdm(found, desc="evaluating", unit="picture", disable=None) as bar,
         ):
             table = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
@@ -184,9 +184,9 @@ def evaluate(
             "pictures": {"found": len(found), "evaluated": len(found) - len(failed), "failed": failed},
             "specs": [{"spec": part.spec, "figures": figures.summarize(part.rows)} for part in parts],
         }
-        (report / folder.SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        (report / report_folder.SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
         html = page.render(summary, [part.rows for part in parts], [part.gallery for part in parts])
-        (report / folder.PAGE).write_text(html, encoding="utf-8")
+        (report / report_folder.PAGE).write_text(html, encoding="utf-8")
     return summary | {"lines": [part.line() for part in parts]}
 
 
@@ -200,7 +200,7 @@ def main(argv: Sequence[str]) -> int:
     summary = evaluate(
         _MODEL.value, _IMAGES.value, _SPEC.value, _OUT.value, _SIDE.value, _SEED.value, _SHOWN.value, _OVERWRITE.value
     )
-    print(*summary["lines"], Path(_OUT.value) / folder.PAGE, sep="\n")
+    print(*summary["lines"], Path(_OUT.value) / report_folder.PAGE, sep="\n")
     return 1 if summary["pictures"]["failed"] else 0
 
 

@@ -26,14 +26,14 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from configs import child_process, command_line
-from configs.command_line import UserError
-from configs.stopping import stop_asked
+from common import child_process, command_line
+from common.command_line import UserError
+from common.stopping import stop_asked
 
 _WORKERS = flags.DEFINE_integer("workers", 2, "Processes to start.", 1)
 _RESTARTS = flags.DEFINE_integer("max_restarts", 10, "Give up when so many workers were lost.", 0)
 
-_LOST_PEER = 75  # training.workers.LOST_PEER; not imported, for it would load TensorFlow
+_LOST_PEER = 75  # training.distributed.workers.LOST_PEER; not imported, for it would load TensorFlow
 _POLL_SECONDS = 0.2
 
 

@@ -10,22 +10,24 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from configs import noise2noise
-from configs.command_line import UserError
-from training import devices, initial_weights, models, samples, schedule
-from training import workdir as workdir_lib
-from training.averaging import WeightAverage
-from training.checkpoints import BestWeights, Checkpoints
-from training.devices import FLOAT32, Precision
-from training.finite import FiniteLoss
-from training.input_pipeline import training_batches
+from common.command_line import UserError
+from preprocessing.marks import noise2noise
+from training import models, schedule
+from training.data.input_pipeline import training_batches
+from training.data.pairs import overlaid_on_host
+from training.distributed import devices
+from training.distributed.devices import FLOAT32, Precision
+from training.distributed.precision import prove
+from training.distributed.workers import Team
 from training.optimizers import Optimizer
-from training.pairs import overlaid_on_host
-from training.precision import prove
-from training.reporting import Reporter, Silence, Trace
+from training.run import initial_weights, validation_samples
+from training.run import workdir as workdir_lib
+from training.run.averaging import WeightAverage
+from training.run.checkpoints import BestWeights, Checkpoints
+from training.run.finite import FiniteLoss
+from training.run.reporting import Reporter, Silence, Trace
 from training.step import make_execution, make_train_step
 from training.validation import Validation, make_restore
-from training.workers import Team
 
 # What reading a shard raises: a damaged record, a file that is gone, credentials that are not valid any more.
 _UNREADABLE = (
@@ -94,7 +96,7 @@ def train_and_evaluate(
     validation, restore = Validation(config), make_restore(exported)
     if team.is_chief:
         workdir_lib.claim(workdir, config)
-        samples.save(workdir, validation)
+        validation_samples.save(workdir, validation)
 
     averages = tf.train.Checkpoint(averages=average.averages)
     checkpoints = Checkpoints(

@@ -15,7 +15,7 @@ from typing import Callable
 
 import tensorflow as tf
 
-from configs.command_line import UserError
+from common.command_line import UserError
 
 _CHARBONNIER = 1e-3
 _L0 = 1e-8  # Noise2Noise's

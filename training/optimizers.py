@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import ml_collections
 import tensorflow as tf
 
-from configs.command_line import UserError
+from common.command_line import UserError
 
 _NAMES = ("adam", "adamw", "lamb")
 

@@ -19,10 +19,10 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
-from configs import command_line
-from configs.command_line import UserError
+from common import command_line
+from common.command_line import UserError
 from training import corruption
-from training.contact_sheet import contact_sheet
+from training.evaluation.contact_sheet import contact_sheet
 
 _SPEC = flags.DEFINE_string("spec", None, "The corruption spec.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "A folder of pictures, or one picture.", required=True)

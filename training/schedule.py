@@ -7,7 +7,7 @@ from typing import Callable
 
 import ml_collections
 
-from configs.command_line import UserError
+from common.command_line import UserError
 
 
 def progress(step: int, steps: int, minutes: float, max_minutes: float) -> float:

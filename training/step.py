@@ -13,12 +13,12 @@ from typing import Callable
 import ml_collections
 import tensorflow as tf
 
-from configs.command_line import UserError
+from common.command_line import UserError
 from training import models
-from training.averaging import WeightAverage
+from training.data.pairs import Pairs, make_pairs, make_seeds
 from training.losses import pixel_loss, weighted_sum
 from training.optimizers import Optimizer
-from training.pairs import Pairs, make_pairs, make_seeds
+from training.run.averaging import WeightAverage
 
 TrainStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
 

@@ -26,10 +26,11 @@ from collections.abc import Sequence
 
 from absl import app, flags, logging
 
-from configs import command_line, recipe_flag
-from configs.command_line import UserError
-from configs.stopping import stop_asked
-from training import devices, loop, workers
+from common import command_line, recipe_flag
+from common.command_line import UserError
+from common.stopping import stop_asked
+from training import loop
+from training.distributed import devices, workers
 
 _CONFIG = recipe_flag.define("config", "default", "The recipe.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
@@ -54,7 +55,7 @@ _STRATEGY = flags.DEFINE_enum(
     "auto",
     ["auto", "one_device", "mirrored", "multi_worker"],
     "Over which devices the batch is spread; auto: all GPUs or virtual devices, where there are several. multi_worker: "
-    "over the machines that TF_CONFIG names, see training/workers.py.",
+    "over the machines that TF_CONFIG names, see training/distributed/workers.py.",
 )
 _PROFILE = flags.DEFINE_string("profile", None, "STEP..STEP: write a trace of these steps for TensorBoard.")
 

@@ -8,9 +8,11 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
-from training import corruption, devices, metrics
-from training.input_pipeline import validation_crops
-from training.pairs import make_source
+from training import corruption
+from training.data.input_pipeline import validation_crops
+from training.data.pairs import make_source
+from training.distributed import devices
+from training.evaluation import psnr
 
 _STREAM = 2  # of seeds, apart from the training step's
 _BATCH = 4
@@ -39,11 +41,11 @@ class Validation:
         # Pictures come as 8 bits; what a repair network sees beside them was computed from such.
         self.source = np.concatenate([self.corrupted / np.float32(255.0), source.numpy()[..., 3:]], axis=-1)
         self.covered = alpha.numpy()[..., 0] > corruption.COVERED
-        self.before = metrics.summarize(self.corrupted, self.clean, self.covered)
+        self.before = psnr.summarize(self.corrupted, self.clean, self.covered)
 
     def judge(self, restored: np.ndarray) -> dict[str, float]:
         """Compares restored crops, uint8 `[N, H, W, 3]`, with the clean ones; see `metrics.summarize`."""
-        return metrics.summarize(restored, self.clean, self.covered)
+        return psnr.summarize(restored, self.clean, self.covered)
 
 
 def make_restore(network: tf.keras.Model) -> Callable[[np.ndarray], np.ndarray]:

@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 import pretrained
-from configs.command_line import UserError
+from common.command_line import UserError
 from serving.auditing import estimation
-from training import exportable
 from training.evaluation import model
 from training.keyed.restore import KeyedRestorer
+from training.run import exportable
 
 UNTOUCHED, BLIND, KEYED = "untouched", "blind", "keyed"
 _ESTIMATED = re.compile(r"estimated-(\d+)")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs.command_line import UserError
+from common.command_line import UserError
 from examples.demo import require
 from tests.conftest import SHARED
 
@@ -107,7 +107,7 @@ def test_the_saved_model_needs_tensorflow_alone(demo):
 import sys, tensorflow as tf
 restore = tf.saved_model.load({str(out / "export" / "1")!r}).signatures["restore"]
 print(restore(images=tf.zeros([1, 33, 47, 3], tf.uint8))["restored"].shape)
-assert not {{"training", "serving", "configs", "preprocessing"}} & sys.modules.keys()
+assert not {{"training", "serving", "common", "configs", "preprocessing"}} & sys.modules.keys()
 """
     # -I keeps the checkout off the path.
     done = subprocess.run([sys.executable, "-I", "-c", script], check=False, capture_output=True, text=True, cwd="/")

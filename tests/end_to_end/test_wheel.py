@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 _ROOT = Path(__file__).parents[2]
-_PACKAGES = ("configs", "examples", "preprocessing", "pretrained", "serving", "training")
+_PACKAGES = ("common", "configs", "examples", "preprocessing", "pretrained", "serving", "training")
 # `make test` installs the checkout itself; without this, a module that the wheel lacks would be found there.
 _NO_CHECKOUT = f"""
 import sys

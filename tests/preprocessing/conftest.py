@@ -10,7 +10,7 @@ from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_images
 
-from preprocessing.convert import convert
+from preprocessing.conversion.convert import convert
 
 
 def _photographs():

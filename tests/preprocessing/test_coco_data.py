@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from preprocessing import schema, tfrecord
-from preprocessing.convert import convert
-from preprocessing.integrity import verify
+from preprocessing.conversion.convert import convert
+from preprocessing.dataset import schema, tfrecord
+from preprocessing.dataset.integrity import verify
 
 _COCO = Path(__file__).parents[2] / "../shared/data/coco"
 

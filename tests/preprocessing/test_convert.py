@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from configs.command_line import UserError
-from preprocessing import schema, tfrecord
-from preprocessing.integrity import verify
+from common.command_line import UserError
+from preprocessing.dataset import schema, tfrecord
+from preprocessing.dataset.integrity import verify
 
 
 def _run(module, *arguments):
@@ -133,7 +133,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(coco_folder, run_conve
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("preprocessing.shards.publish_shard", breaks)
+        patch.setattr("preprocessing.conversion.shards.publish_shard", breaks)
         with pytest.raises(UserError, match="no space left on the disk; make room, .* run the same command again"):
             run_convert()
     assert not (coco_folder.output / "dataset_info.json").exists()
@@ -143,7 +143,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(coco_folder, run_conve
 
 def test_publishing_a_shard_twice_leads_to_the_same_shard(coco_folder, run_convert, shard_bytes, monkeypatch):
     """Beam's runners may run a bundle again that had succeeded."""
-    from preprocessing import shards
+    from preprocessing.conversion import shards
 
     run_convert(coco_folder.output.with_name("once"))
     publish = shards.publish_shard
@@ -234,5 +234,5 @@ def test_preprocessing_does_without_tensorflow():
 
 
 def test_the_schema_does_without_beam():
-    code = "import sys, preprocessing.schema; print('apache_beam' in sys.modules)"
+    code = "import sys, preprocessing.dataset.schema; print('apache_beam' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

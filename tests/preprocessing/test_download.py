@@ -18,9 +18,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from configs.command_line import UserError
-from preprocessing import archives, transfer
-from preprocessing.convert import convert
+from common.command_line import UserError
+from preprocessing.conversion.convert import convert
+from preprocessing.downloading import archives, transfer
 
 _LOST_IN_A_BREAK = 1 << 14  # bytes: what is on the way when a connection breaks need not be on the disk
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs.command_line import UserError
+from common.command_line import UserError
 from preprocessing import example_photos
 
 

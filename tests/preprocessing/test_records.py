@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from preprocessing import schema, tfrecord
+from preprocessing.dataset import schema, tfrecord
 
 
 @pytest.fixture

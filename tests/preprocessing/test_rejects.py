@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from configs.command_line import UserError
-from preprocessing.checks import Rejected, check_picture
+from common.command_line import UserError
+from preprocessing.conversion.checks import Rejected, check_picture
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_too_many_rejects_end_the_job_and_leave_only_their_list(coco_folder, run
 
 
 def test_missing_pictures_end_the_job_before_any_is_read(coco_folder, run_convert, monkeypatch):
-    monkeypatch.setattr("preprocessing.pipeline.run", lambda *unused: pytest.fail("the job was started"))
+    monkeypatch.setattr("preprocessing.conversion.pipeline.run", lambda *unused: pytest.fail("the job was started"))
     (coco_folder.images / "000000000004.jpg").unlink()
     with pytest.raises(UserError, match=r"1 of 11 pictures rejected .*1 missing \(000000000004.jpg\)"):
         run_convert(split_sizes="train=10")

@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from configs.command_line import UserError
-from preprocessing import schema, shards
-from preprocessing.integrity import verify
+from common.command_line import UserError
+from preprocessing.conversion import shards
+from preprocessing.dataset import schema
+from preprocessing.dataset.integrity import verify
 
 
 def _files(folder):
@@ -77,9 +78,9 @@ def end_after(monkeypatch, run_convert):
 @pytest.mark.parametrize(
     ("module", "name", "calls"),
     [(shards, "_stage", 3), (shards, "publish_shard", 3), (shards, "_write_manifest", 2)]
-    + [(shards.storage, "rename", calls) for calls in (1, 5, 13, 17, 21)]
-    + [(shards.storage, "write_json", calls) for calls in (1, 9)]
-    + [(shards.storage, "delete_tree", 2)],
+    + [(shards.filesystem, "rename", calls) for calls in (1, 5, 13, 17, 21)]
+    + [(shards.filesystem, "write_json", calls) for calls in (1, 9)]
+    + [(shards.filesystem, "delete_tree", 2)],
 )
 def test_ended_anywhere_the_job_ends_as_if_it_never_had_been(
     coco_folder, run_convert, reference, end_after, module, name, calls, before
@@ -179,7 +180,9 @@ def test_other_arguments_are_refused_and_the_difference_named(
 
 def test_other_arguments_are_refused_before_anything_is_read(run_convert, monkeypatch):
     run_convert()
-    monkeypatch.setattr("preprocessing.convert.list_pictures", lambda *unused: pytest.fail("the folder was listed"))
+    monkeypatch.setattr(
+        "preprocessing.conversion.convert.list_pictures", lambda *unused: pytest.fail("the folder was listed")
+    )
     with pytest.raises(UserError, match="--seed=0 instead of 5"):
         run_convert(seed=5)
 

@@ -12,12 +12,13 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 
-from configs import storage
-from configs.command_line import UserError
-from preprocessing import pipeline, schema, shards
-from preprocessing.convert import convert
-from preprocessing.integrity import verify
-from preprocessing.shards import JobFolders
+from common.command_line import UserError
+from common.storage import filesystem
+from preprocessing.conversion import pipeline, shards
+from preprocessing.conversion.convert import convert
+from preprocessing.conversion.shards import JobFolders
+from preprocessing.dataset import schema
+from preprocessing.dataset.integrity import verify
 from tests.dask_cluster import dask_cluster
 from tests.object_store import s3_server
 
@@ -38,7 +39,7 @@ def many_pictures(tmp_path, photographs):
 
 def _kill_in_the_middle(worker, job, folders):
     """Kills a worker as soon as some shards are staged and others are not."""
-    while not job.done() and len([*storage.list_files(folders.staged)]) < 5:
+    while not job.done() and len([*filesystem.list_files(folders.staged)]) < 5:
         time.sleep(0.005)
     worker.send_signal(signal.SIGKILL)
     worker.wait()

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from configs import storage
-from configs.command_line import UserError
-from preprocessing import schema, tfrecord
-from preprocessing.splits import cut_splits, parse_splits, shard_ranges, shuffled
+from common.command_line import UserError
+from common.storage import filesystem
+from preprocessing.conversion.splits import cut_splits, parse_splits, shard_ranges, shuffled
+from preprocessing.dataset import schema, tfrecord
 
 
 def _names(folder):
@@ -48,8 +48,8 @@ def test_another_seed_is_another_order_and_the_same_seed_the_same(tmp_path, run_
 
 def test_the_order_in_which_the_folder_is_listed_does_not_matter(tmp_path, run_convert, shard_bytes, monkeypatch):
     run_convert(tmp_path / "a")
-    listed = storage.list_files
-    monkeypatch.setattr(storage, "list_files", lambda *a, **k: reversed(list(listed(*a, **k))))
+    listed = filesystem.list_files
+    monkeypatch.setattr(filesystem, "list_files", lambda *a, **k: reversed(list(listed(*a, **k))))
     run_convert(tmp_path / "b")
     assert shard_bytes(tmp_path / "a") == shard_bytes(tmp_path / "b")
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from configs.command_line import UserError
-from preprocessing import schema, tfrecord
-from preprocessing.integrity import verify
+from common.command_line import UserError
+from preprocessing.dataset import schema, tfrecord
+from preprocessing.dataset.integrity import verify
 
 _SHARD = "train-00000-of-00002.tfrecord"
 

@@ -17,9 +17,9 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving.endpoint import Endpoint
-from serving.model_store import ModelStore
-from serving.saved_model import write_saved_model
+from serving.endpoint.endpoint import Endpoint
+from serving.endpoint.model_store import ModelStore
+from serving.savedmodel.writer import write_saved_model
 
 STRIDE, HALO = 4, 7
 PIXEL = np.zeros((1, 1, 1, 3), np.uint8)

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from configs.command_line import UserError
-from serving import app, uploads
+from common.command_line import UserError
+from serving import app
 from serving.client import Restorer
-from serving.folder import restore_folder
+from serving.restoring.folder import restore_folder
+from serving.web import uploads
 from tests.serving.conftest import decoded, encoded
 
 pytest.importorskip("gradio", reason="no Gradio; pip install 'cleanplate[demo]', with Python 3.10 or newer")

@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.ndimage import uniform_filter
 from skimage.metrics import peak_signal_noise_ratio
 
-from configs.command_line import UserError
+from common.command_line import UserError
 from serving.audit import audit
 from serving.auditing import attacks, defences, estimation, grades, verdict
 from tests.marks import CANVASES, lay
@@ -245,9 +245,9 @@ def test_the_page_is_one_file_and_names_are_text(report):
 @pytest.fixture(scope="module")
 def small_mark():
     """A caption of 46 x 110 at most."""
-    from preprocessing import canvas
+    from preprocessing.marks import draw
 
-    return canvas.text_stamp("Mine", size=30, outline=0, opacity=0.6)
+    return draw.text_stamp("Mine", size=30, outline=0, opacity=0.6)
 
 
 @pytest.fixture(scope="module")
@@ -307,12 +307,12 @@ def test_an_attack_that_found_nothing_is_in_the_report(canvas, many, model, tmp_
     assert "not found" in html and "&lt;i&gt;5" in html and "<i>5" not in html
 
 
-def test_a_command_that_breaks_is_no_result(crops, monkeypatch):
-    def killed(command, **_):
-        return subprocess.CompletedProcess(command, -9, "", "estimating: 50%")
+def test_an_estimate_that_breaks_is_no_result(crops, monkeypatch):
+    def breaks(_):
+        raise MemoryError("estimating")
 
-    monkeypatch.setattr(estimation.child_process, "run", killed)
-    with pytest.raises(RuntimeError, match="preprocessing.watermark estimate"):
+    monkeypatch.setattr(estimation, "estimate_mark", breaks)
+    with pytest.raises(MemoryError):
         estimation.estimate(list(crops[:5]))
 
 

@@ -22,18 +22,18 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 
-from configs import storage
-from configs.command_line import UserError
-from serving import batch, batch_job
-from serving.batch import restore_batch
-from serving.batch_input import find_pictures
+from common.command_line import UserError
+from common.storage import filesystem
+from serving.batch import job, worker
+from serving.batch.inputs import find_pictures
+from serving.batch.job import restore_batch
 from serving.client import Restorer
-from serving.folder import restore_folder
-from serving.loaded_model import LoadedModel, find_version
+from serving.restoring.folder import restore_folder
+from serving.restoring.local import LoadedModel, find_version
 from tests.dask_cluster import dask_cluster
 from tests.object_store import s3_server
 from tests.serving.conftest import encoded
-from tests.serving.test_photo import PROFILE, XMP, exif
+from tests.serving.restoring.test_photo import PROFILE, XMP, exif
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
@@ -188,12 +188,12 @@ def test_overwrite_restores_all_again_and_keeps_nothing_that_now_fails(pictures,
 @pytest.fixture
 def killed(tmp_path):
     """The output of a job that was killed: half a picture, the failures of a batch, and the list of the job before."""
-    with storage.create_whole(str(tmp_path / "out" / "holiday" / "a.JPG")) as file:
+    with filesystem.create_whole(str(tmp_path / "out" / "holiday" / "a.JPG")) as file:
         file.write(b"half a pict")
         file.flush()
         output = Path(shutil.copytree(tmp_path / "out", tmp_path / "killed"))
     line = '{"filename": "broken.jpg", "reason": "the disk was slow"}\n'
-    storage.write_text(batch_job.failures_path(batch_job.Job("", "", str(output), "0" * 32), 0), line)
+    filesystem.write_text(worker.failures_path(worker.Job("", "", str(output), "0" * 32), 0), line)
     (output / "failed.jsonl").write_text(line)
     assert len(contents(output)) == 3 and not (output / "holiday" / "a.JPG").exists()
     return output
@@ -208,7 +208,7 @@ def test_leftovers_of_a_killed_job_are_gone_before_the_work_begins(pictures, exp
     def begin(*_):
         raise InterruptedError(f"with {list(contents(killed))}")
 
-    monkeypatch.setattr(batch, "build", begin)
+    monkeypatch.setattr(job, "build", begin)
     with pytest.raises(InterruptedError, match=r"^with \[\]$"):
         restore_batch(export_dir, pictures, killed)
 
@@ -249,13 +249,13 @@ def test_a_dask_worker_that_is_killed_costs_nothing(many, many_restored, export_
     shutil.copytree(many, source)
     unblock = block(source / "2" / "022.jpg")
     with dask_cluster(tmp_path / "cluster") as cluster, futures.ThreadPoolExecutor() as threads:
-        job = threads.submit(restore_batch, export_dir, source, output, beam_options=cluster.flags)
-        wait_until(lambda: job.done() or len([*output.rglob("*.jpg")]) > 5, cluster.workers[0])
+        running = threads.submit(restore_batch, export_dir, source, output, beam_options=cluster.flags)
+        wait_until(lambda: running.done() or len([*output.rglob("*.jpg")]) > 5, cluster.workers[0])
         cluster.workers[0].send_signal(signal.SIGKILL)
         cluster.workers[0].wait()
-        assert not job.done(), "the job was over before"
+        assert not running.done(), "the job was over before"
         unblock()
-        summary = job.result()
+        summary = running.result()
         assert cluster.workers[1].poll() is None
     assert summary.restored == 40 and len(summary.failures) == 1
     assert contents(output) == many_restored
@@ -313,13 +313,13 @@ def test_a_worker_that_was_never_told_of_object_storage_reaches_it(pictures, res
     """Dask's unpickle what they shall do, and know nothing of the main process's options."""
     with s3_server() as store:
         options = PipelineOptions(store.flags)
-        job = batch_job.Job(f"{export_dir}/1", str(pictures), f"{store.url}/told", "0" * 32)
-        [batch_of_one] = batch_job.batches(["grey.jpg"])
-        pickled = pickler.dumps(batch_job.RestoreBatch(job, options))
+        told = worker.Job(f"{export_dir}/1", str(pictures), f"{store.url}/told", "0" * 32)
+        [batch_of_one] = worker.batches(["grey.jpg"])
+        pickled = pickler.dumps(worker.RestoreBatch(told, options))
         FileSystems.set_options(PipelineOptions([]))
-        worker = pickler.loads(pickled)
-        worker.setup()
-        worker.process(batch_of_one)
+        restore = pickler.loads(pickled)
+        restore.setup()
+        restore.process(batch_of_one)
         written = store.client.get_object(Bucket=store.bucket, Key="told/grey.jpg")["Body"].read()
         assert written == restored[1]["grey.jpg"]
 
@@ -333,16 +333,16 @@ def test_a_job_server_runs_the_pipeline_from_its_portable_form(pictures, restore
 def test_the_portable_form_holds_names_and_our_function_which_unpickles():
     options = PipelineOptions(["--runner=PortableRunner", "--job_endpoint=nowhere:1"])
     pipeline = beam.Pipeline(options=options)
-    job = batch_job.Job("/export/1", "/in", "/out", "0" * 32)
+    asked = worker.Job("/export/1", "/in", "/out", "0" * 32)
     names = [f"{index:06}.jpg" for index in range(5000)]
-    batch.build(pipeline, job, names, options)
+    job.build(pipeline, asked, names, options)
     proto = pipeline.to_runner_api()
     functions = [
         pickler.loads(beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload).do_fn.payload)[0]
         for transform in proto.components.transforms.values()
         if transform.spec.urn == common_urns.primitives.PAR_DO.urn
     ]
-    assert [type(function) for function in functions].count(batch_job.RestoreBatch) == 1
+    assert [type(function) for function in functions].count(worker.RestoreBatch) == 1
     assert proto.ByteSize() < 2 * len(json.dumps(names))
 
 
@@ -351,7 +351,7 @@ def test_the_portable_form_holds_names_and_our_function_which_unpickles():
 )
 def test_batches_hold_every_name_once_and_are_not_too_many(pictures, batches, largest):
     names = [f"{index}.jpg" for index in range(pictures)]
-    cut = [json.loads(text) for text in batch_job.batches(names)]
+    cut = [json.loads(text) for text in worker.batches(names)]
     assert [index for index, _ in cut] == list(range(batches))
     assert [name for _, part in cut for name in part] == names
     assert max(len(part) for _, part in cut) == largest
@@ -427,18 +427,18 @@ def test_a_model_of_another_kind_is_named(pictures, tmp_path, capfd):
 
 
 def test_an_output_that_can_no_longer_be_written_ends_the_job(pictures, restored, export_dir, tmp_path, monkeypatch):
-    rename = storage.rename
+    rename = filesystem.rename
 
     def full(source, destination):
         if destination.endswith("scan.tif"):
             raise OSError(28, "No space left on device")
         rename(source, destination)
 
-    monkeypatch.setattr(storage, "rename", full)
+    monkeypatch.setattr(filesystem, "rename", full)
     with pytest.raises(UserError, match=r"^/.*/scan.tif: cannot be written: No space left on device; mend that, and"):
         restore_batch(export_dir, pictures, tmp_path)
     assert not (tmp_path / "failed.jsonl").exists()
-    assert not [name for name in contents(tmp_path) if batch_job.is_leftover(name)]
+    assert not [name for name in contents(tmp_path) if worker.is_leftover(name)]
     monkeypatch.undo()
     restore_batch(export_dir, pictures, tmp_path)
     assert contents(tmp_path) == restored[1]
@@ -465,9 +465,9 @@ def test_the_bar_counts_pictures_that_are_written_again(tmp_path):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (1000, 1000))
-    storage.write_text(str(tmp_path / "a.jpg"), "restored again")
-    storage.write_text(str(tmp_path / "sub" / "c.jpg"), "restored")
-    assert batch_job.count_written(str(tmp_path), 1000.0) == 2
+    filesystem.write_text(str(tmp_path / "a.jpg"), "restored again")
+    filesystem.write_text(str(tmp_path / "sub" / "c.jpg"), "restored")
+    assert worker.count_written(str(tmp_path), 1000.0) == 2
 
 
 def test_a_workers_own_warnings_are_still_told():
@@ -475,4 +475,4 @@ def test_a_workers_own_warnings_are_still_told():
         pass
 
     record = logging.LogRecord("apache_beam", logging.ERROR, "", 0, "a worker died", (), (Error, Error("x"), None))
-    assert batch._is_news(record)
+    assert job._is_news(record)

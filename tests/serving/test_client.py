@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs.command_line import UserError
+from common.command_line import UserError
 from serving.client import Refused, Restorer
-from serving.endpoint import Endpoint
-from serving.folder import restore_folder
-from serving.model_store import ModelStore
+from serving.endpoint.endpoint import Endpoint
+from serving.endpoint.model_store import ModelStore
+from serving.restoring.folder import restore_folder
 from tests.serving.conftest import decoded, encoded, model_config
 
 

@@ -12,15 +12,15 @@ import tensorflow as tf
 from PIL import Image
 
 import pretrained
-from serving import proof
-from serving.batch import restore_batch
-from serving.endpoint import Endpoint
-from serving.folder import restore_folder
+from serving.batch.job import restore_batch
+from serving.endpoint.endpoint import Endpoint
+from serving.endpoint.model_store import ModelStore
 from serving.key import key
-from serving.model_store import ModelStore
-from serving.restorer import Restorer
-from serving.uploads import Comparison, Upload, restore_uploads
-from serving.video import restore_video
+from serving.restoring.folder import restore_folder
+from serving.restoring.remote import Restorer
+from serving.restoring.video import restore_video
+from serving.savedmodel import proof
+from serving.web.uploads import Comparison, Upload, restore_uploads
 from tests.marks import CANVASES, lay
 from tests.serving.conftest import encoded, model_config
 
@@ -155,7 +155,7 @@ import sys
 import numpy as np, tensorflow as tf
 signature, given = tf.saved_model.load(sys.argv[1]).signatures["restore"], np.load(sys.argv[2])
 np.savez(sys.argv[3], **{name: signature(images=tf.constant(given[name][None]))["restored"][0] for name in given})
-assert not {"training", "serving", "configs", "preprocessing"} & sys.modules.keys()
+assert not {"training", "serving", "common", "configs", "preprocessing"} & sys.modules.keys()
 """
 
 

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from common.command_line import UserError
 from configs import default
-from configs.command_line import UserError
 from serving.key import key, refine
 from tests.marks import CANVASES, lay
 from training.keyed import finder

@@ -9,8 +9,8 @@ import yaml
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from serving import model_config
-from serving.model_store import ModelStore
+from serving.endpoint import model_config
+from serving.endpoint.model_store import ModelStore
 from tests.serving.conftest import predict_request
 
 FOLDER = pathlib.Path(__file__).parents[2] / "serving" / "tf_serving"

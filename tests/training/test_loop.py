@@ -11,11 +11,13 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from common.command_line import UserError
 from configs import default
-from configs.command_line import UserError
-from training import devices, exportable, loop, schedule
-from training.finite import FiniteLoss
-from training.pairs import make_seeds
+from training import loop, schedule
+from training.data.pairs import make_seeds
+from training.distributed import devices
+from training.run import exportable
+from training.run.finite import FiniteLoss
 from training.validation import Validation, make_restore
 
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from skimage.metrics import structural_similarity
 
-from configs.command_line import UserError
+from common.command_line import UserError
 from training.losses import pixel_loss, weighted_sum
 
 _NAMES = ["mae", "mse", "charbonnier", "l0", "mae+ssim"]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from common.command_line import UserError
 from configs import default
-from configs.command_line import UserError
-from training import devices
-from training.averaging import WeightAverage
+from training.distributed import devices
 from training.optimizers import Optimizer
+from training.run.averaging import WeightAverage
 
 
 def _config(**fields):

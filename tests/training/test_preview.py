@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from configs.command_line import UserError
+from common.command_line import UserError
 from training import corruption
 from training.preview import preview
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from common.command_line import UserError
 from configs import default
-from configs.command_line import UserError
 from training import schedule
 
 

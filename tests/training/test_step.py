@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from common.command_line import UserError
 from configs import default
-from configs.command_line import UserError
-from training import corruption, devices, models, pairs, step
+from training import corruption, models, step
+from training.data import pairs
+from training.distributed import devices
 from training.optimizers import Optimizer
 
 

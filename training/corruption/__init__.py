@@ -11,8 +11,8 @@ from training.corruption import spec as spec_lib
 from training.corruption.compose import COVERED, Corruption
 from training.corruption.jpeg import JpegLoss
 from training.corruption.noise import GaussianNoise, ImpulseNoise, PoissonNoise
-from training.corruption.text import TextOverlay
-from training.corruption.watermark import WatermarkOverlay
+from training.corruption.text_overlay import TextOverlay
+from training.corruption.watermark_overlay import WatermarkOverlay
 
 __all__ = ["COVERED", "Corruption", "build", "build_layer", "picture_seeds"]
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from configs import canvas_file
-from configs.command_line import UserError
+from common import canvas_file
+from common.command_line import UserError
 
 
 def expand(patterns: Sequence[str]) -> list[str]:

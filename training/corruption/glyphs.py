@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageDraw, ImageFont
 
-from configs import fonts
+from common import fonts
 
 SPACE = 0  # the glyph that is a gap between words
 

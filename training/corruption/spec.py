@@ -20,7 +20,7 @@ import re
 from typing import Any, Callable, Union
 from urllib.parse import unquote
 
-from configs.command_line import UserError
+from common.command_line import UserError
 
 _ESCAPED = str.maketrans({character: f"%{ord(character):02X}" for character in "%,;|+@"})
 

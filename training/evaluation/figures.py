@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from training import metrics
+from training.evaluation import psnr
 
-MEASURES = metrics.MEASURES
+MEASURES = psnr.MEASURES
 STAGES = ("in", "out", "gain")  # the overlaid picture's, the restored one's, and by how much that is better
 FIGURES = tuple(f"{measure}_{stage}" for measure in MEASURES for stage in STAGES)
 
@@ -34,7 +34,7 @@ def judge(
       `FIGURES`, PSNR in dB, and `covered_share`, 0..1. None stands for what is not defined: a PSNR over no pixels, and
       an SSIM where a side is below 11 pixels.
     """
-    before, after = (metrics.measure(picture, clean, covered) for picture in (corrupted, restored))
+    before, after = (psnr.measure(picture, clean, covered) for picture in (corrupted, restored))
     figures: dict[str, float | None] = {"covered_share": round(float(covered.mean()), 5)}
     for measure in MEASURES:
         values = (before[measure], after[measure], after[measure] - before[measure])

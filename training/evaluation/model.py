@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from configs.command_line import UserError
-from training import exportable
-from training.reflection import mirrored_indices
+from common.command_line import UserError
+from training.data.reflection import mirrored_indices
+from training.run import exportable
 
 
 @dataclasses.dataclass(frozen=True)

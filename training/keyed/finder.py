@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from training.keyed import canvas_features, locate, search
+from training.keyed.block_matching import MATCH, Match, refine, visible, window
 from training.keyed.placement import PLACEMENT, Placement, at_corner, over_picture
-from training.keyed.refine import MATCH, Match, refine, visible, window
 from training.keyed.traced import BOOL, INTEGER, LAYER, NUMBER, NUMBERS, PICTURE, PIXELS, PLANE, once
 
 # Highest scores of pictures without the canvas are about 10, seldom 20. Some of 30 to 50 are of a strip along the

@@ -14,16 +14,16 @@ from typing import Callable, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from training.exportable import Exportable
+from training.data.reflection import mirrored_indices
 from training.keyed.blend import transmission
+from training.keyed.block_matching import MATCH, Match, window
 from training.keyed.finder import FOUND, Finder, Found, cropped, in_0_to_1
 from training.keyed.fit import FIT, Fit, fit, gained
 from training.keyed.lesson import repair_input
 from training.keyed.placement import PLACEMENT, Placement, laid, over_picture
 from training.keyed.quantised import was_saved_as_jpeg
-from training.keyed.refine import MATCH, Match, window
 from training.keyed.traced import BOOL, PIXELS, once
-from training.reflection import mirrored_indices
+from training.run.exportable import Exportable
 
 # Scales and degrees of rotation that are searched where the canvas is not found as it is.
 SCALES, DEGREES = (0.5, 2.0), (-3.0, 3.0)

@@ -7,7 +7,7 @@ import dataclasses
 import ml_collections
 import tensorflow as tf
 
-from configs.command_line import UserError
+from common.command_line import UserError
 from training.models import nafnet, repair, srresnet, u_shape, unet
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from preprocessing import canvas
+from preprocessing.marks import draw
 from tests.marks import CANVASES, lay
 from training.keyed import canvas_features, finder, placement, search
 
@@ -79,7 +79,7 @@ def test_a_field_is_found_where_it_covers_the_whole_picture(astronaut, corner, s
 
 
 def test_of_repeats_that_differ_by_fractions_of_a_pixel_the_right_one_is_found(astronaut, crops):
-    field = np.asarray(canvas.tile(canvas.text_stamp("Sample text", size=26, opacity=0.9), gap=40, rotate=25.0))
+    field = np.asarray(draw.tile(draw.text_stamp("Sample text", size=26, opacity=0.9), gap=40, rotate=25.0))
     layer = canvas_features.premultiplied(field)
     shifts = canvas_features.periods(layer)
     assert len(shifts) > 10 and not canvas_features.repeats_exactly(layer, shifts)

@@ -1,0 +1,1 @@
+"""The images and marks that benchmarks measure on."""

@@ -1,0 +1,1 @@
+"""Comparing two things fairly, and printing the figure."""

@@ -1,0 +1,1 @@
+"""What every command stands on: flags, user errors, stop signals, files, fonts, the canvas file."""

@@ -1,0 +1,1 @@
+"""Published archives, fetched and unpacked."""

@@ -1,0 +1,1 @@
+"""Watermark canvases: drawn, recovered from images that carry them, and described."""

@@ -1,0 +1,124 @@
+"""Watermark canvases: RGBA pictures, transparent where there is no mark. Drawing them, writing them.
+
+    stamp = text_stamp("Sample", size=36, opacity=0.6)       # one mark, as large as its letters
+    save_whole(tile(stamp, size=1000, rotate=25), "canvas.png")
+
+`python -m preprocessing.watermark` is the same from the command line.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+from PIL import Image, ImageColor, ImageDraw
+
+from common import fonts
+from common.command_line import UserError
+
+
+def text_stamp(
+    text: str,
+    size: int = 36,
+    opacity: float = 0.6,
+    color: str = "white",
+    outline: int | None = None,
+    font: str | None = None,
+    outline_color: str = "#1e1e1e",
+) -> Image.Image:
+    """Renders a caption, a name or a date. White with a dark outline, the default, shows on any ground.
+
+    Args:
+      text: one line or, with line breaks, several, centred.
+      size: of the letters, pixels to the em.
+      opacity: alpha of the strokes, 0..1.
+      color: of the letters, a name or `#rrggbb`.
+      outline: width of the outline in pixels, 0 for none; None fits it to the size.
+      font: a font file's path or name; None takes one that has all the glyphs, see `common.fonts`.
+      outline_color: a name or `#rrggbb`.
+
+    Returns:
+      RGBA, as large as the text.
+
+    Raises:
+      UserError: no font has the glyphs, no such colour, or nothing to draw.
+    """
+    text = text.expandtabs(4)
+    if not text.strip():
+        raise UserError("the text is empty; give what the stamp shall say")
+    face = fonts.load(fonts.find_font(text, font), size)
+    outline = max(1, size // 18) if outline is None else outline
+
+    # Line by line: Pillow sets the lines of outlined text further apart than the same lines without their outline.
+    lines = text.split("\n")
+    ascent, descent = face.getmetrics()
+    widest = max(face.getlength(line) for line in lines)
+    places = [
+        (round((widest - face.getlength(line)) / 2), number * (ascent + descent)) for number, line in enumerate(lines)
+    ]
+    ruler = ImageDraw.Draw(Image.new("L", (1, 1)))
+    boxes = [ruler.textbbox(place, line, face, stroke_width=outline) for place, line in zip(places, lines) if line]
+    left, top = (math.floor(min(box[side] for box in boxes)) for side in (0, 1))
+    right, bottom = (math.ceil(max(box[side] for box in boxes)) for side in (2, 3))
+
+    def drawn(width: int) -> np.ndarray:
+        mask = Image.new("L", (right - left, bottom - top))
+        draw = ImageDraw.Draw(mask)
+        for (x, y), line in zip(places, lines):
+            draw.text((x - left, y - top), line, 255, face, stroke_width=width)
+        return np.asarray(mask, np.float32)[..., None] / 255
+
+    # Letters over their outline, with premultiplied colour: drawn straight into RGBA, half covered pixels at the edge
+    # would take half of the transparent ground's black.
+    letters, around = drawn(0), drawn(outline)
+    around = np.maximum(around - letters, 0) if outline else np.zeros_like(letters)
+    alpha = letters + around
+    if not alpha.any():
+        raise UserError(f"text {text!r}: nothing to see in it; give letters, digits or signs")
+    mixed = letters * np.float32(_rgb(color)) + around * np.float32(_rgb(outline_color))
+    rgb = np.divide(mixed, alpha, out=np.zeros_like(mixed), where=alpha > 0)
+    return Image.fromarray(np.rint(np.concatenate([rgb, 255 * opacity * alpha], -1)).astype(np.uint8))
+
+
+def tile(stamp: Image.Image, size: int = 1000, gap: int = 40, stagger: float = 0.5, rotate: float = 0.0) -> Image.Image:
+    """Fills a square canvas with repetitions of a stamp, up to its very edges.
+
+    Args:
+      stamp: RGBA.
+      size: side of the canvas in pixels.
+      gap: transparent pixels between neighbours.
+      stagger: shift of every other row, in stamps.
+      rotate: angle of the whole pattern, degrees counter-clockwise.
+
+    Returns:
+      RGBA `size` x `size`.
+    """
+    cell = np.pad(np.asarray(stamp), ((0, gap), (0, gap), (0, 0)))
+    # The pattern is drawn on a square whose corners stay outside after turning.
+    side = math.ceil(size * math.sqrt(2)) if rotate else size
+    row, y = np.divmod(np.arange(side), cell.shape[0])
+    shift = np.rint((row % 2) * stagger * cell.shape[1]).astype(int)
+    x = (np.arange(side) - shift[:, None]) % cell.shape[1]
+    field = Image.fromarray(cell[y[:, None], x])
+    # Turning with premultiplied alpha keeps the transparent ground's black out of the mark's edges.
+    turned = field.convert("RGBa").rotate(rotate, Image.Resampling.BILINEAR).convert("RGBA") if rotate else field
+    corner = (side - size) // 2
+    return turned.crop((corner, corner, corner + size, corner + size))
+
+
+def save_whole(canvas: Image.Image, path: str) -> None:
+    """Writes a PNG under a temporary name and renames it."""
+    temporary = f"{path}.tmp"
+    canvas.save(temporary, "PNG")
+    os.replace(temporary, path)
+
+
+def _rgb(color: str) -> tuple[int, ...]:
+    try:
+        rgb = ImageColor.getrgb(color)
+    except ValueError:
+        raise UserError(f"color {color!r}: not a colour; give a name (orange) or #rrggbb") from None
+    if len(rgb) != 3:
+        raise UserError(f"color {color!r}: has an alpha of its own; give #rrggbb, and the opacity apart")
+    return rgb

@@ -1,0 +1,1 @@
+"""Recovering a mark from flat images that were marked."""

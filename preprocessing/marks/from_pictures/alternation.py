@@ -1,0 +1,279 @@
+"""Pictures inverted with what is known of a mark, and what they then say about it: one round of the estimation.
+
+At a pixel p every picture n is `x = (1 - t a) y + t b`, with the mark's opacity a and premultiplied colour b, the
+picture y beneath, and the opacity t that the mark was laid with there. What makes a and b known is that a photograph
+does not know of the mark: at the truth, the differences `d = y(q) - y(p)` of the inverted pictures at neighbours p
+and q are nothing on average, and are not related to how bright the pictures are there:
+
+    sum_n w d = 0    and    sum_n w L d = 0,    L the pictures' local mean, w small where a picture has edges of its own
+
+Where that is not so yet, both sums together say by which factor and by how much y(q) must change against y(p), like a
+regression of d on L. L looks at p and q alike, and not only at p, so that a noisy y does not flatten the slope. All
+pairs' wishes, each with its precision, are reconciled by a Poisson problem (`poisson`), and with the new a and b the
+pictures are inverted again. t follows from the same condition, summed over a picture's pixels instead of pictures.
+
+Gradients that pictures have in common, and their reconstruction by Poisson's equation, are Dekel et al., "On the
+effectiveness of visible watermarks" (CVPR 2017); opacity, for which they need an initial guess by matting, follows
+here from how much weaker contrasts are beneath the mark. The weights are iteratively reweighted least squares.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from preprocessing.marks.from_flats import flats
+from preprocessing.marks.from_pictures import neighbors, poisson
+
+# YCbCr of what lies beneath marks on average. Levels are differences from it, which makes the regressions' slopes and
+# intercepts nearly independent.
+GREY = np.float32([110, 0, 0])[:, None, None]
+_LEAST_TRANSMISSION = 0.02
+_PLAUSIBLE = (np.float32([-255, -255, -255])[:, None, None], np.float32([510, 255, 255])[:, None, None])
+_RANGE = (np.float32([0, -128, -128])[:, None, None], np.float32([255, 128, 128])[:, None, None])
+# Levels: of rounding, and a little more, so that a picture's flat sky does not count infinitely.
+_NOISE = np.float32(0.5)
+# Levels: an edge is no stronger than this for its neighbours' weights.
+_STRONG = np.float32(50)
+# A slope of 2 would mean that one of the neighbours shows nothing of the picture.
+_STEEPEST = 1.8
+_LARGEST_STEP = 3.0
+# Pixels of the region, in height and width, that a picture must show to be of any use.
+_LEAST_SIDE = 8
+# Fewer pictures tell nothing of a pixel.
+_FEWEST = 5
+# Transmission below which a stroke's start is taken from its surroundings, within so many pixels.
+_OPAQUE, _SURROUNDINGS = 0.4, 4
+# Pictures are drawn to the same opacity as strongly as one tells it with a standard error of 0.1.
+_SAMENESS = 100.0
+_CHROMA_OFF = 0.03
+
+
+class Stack(NamedTuple):
+    """Aligned pictures.
+
+    Attributes:
+      pixels: uint8 `[N, 3, H, W]`.
+      inside: int `[N, 4]`, top, bottom, left and right of what was inside the picture; the rest has no meaning.
+      open_sides: whether the mark may go on beyond the top, the bottom, the left and the right.
+    """
+
+    pixels: np.ndarray
+    inside: np.ndarray
+    open_sides: tuple[bool, bool, bool, bool] = (False, False, False, False)
+
+
+def _opponent(pixels: np.ndarray) -> np.ndarray:
+    """YCbCr `[3, ...]`, chroma around 0. JPEG stores chroma coarsely: opacity is luma's to tell."""
+    return np.tensordot(flats.YCBCR.astype(np.float32), pixels.astype(np.float32), 1)
+
+
+def _straightened(pairs: poisson.Pairs) -> poisson.Pairs:
+    """Slopes of a difference by a mean, made differences of logarithms."""
+    own = pairs.own()
+    own[0] = 2 * np.arctanh(np.clip(own[0], -_STEEPEST, _STEEPEST) / 2)
+    return pairs._replace(h=pairs.times(own))
+
+
+def _opposite(effect: np.ndarray) -> np.ndarray:
+    """The change that takes an effect back, both `[4, ...]`."""
+    return -np.concatenate([effect[:1], np.exp(-effect[:1]) * effect[1:]])
+
+
+class Alternation:
+    """The mark as far as it is known, and how pictures inverted with it would change it.
+
+    Attributes:
+      shows: float32 `[H, W]`, how much of the picture shows, `1 - a`.
+      own: float32 `[3, H, W]`, the premultiplied colour b as YCbCr, chroma around 0.
+      opacities: float64 `[N]`, t; their median is 1.
+      free: bool `[H, W]`, where there may be a mark.
+      pairs: the sums over pictures that `observe` took.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        height, width = stack.pixels.shape[2:]
+        self.shows = np.ones((height, width), np.float32)
+        self.own = np.zeros((3, height, width), np.float32)
+        self.opacities = np.ones(len(stack.pixels))
+        self.free = np.ones((height, width), bool)
+        top, bottom, left, right = stack.open_sides
+        for is_open, edge in ((top, np.s_[0]), (bottom, np.s_[-1]), (left, np.s_[:, 0]), (right, np.s_[:, -1])):
+            if not is_open:
+                self.free[edge] = False
+        seen = np.zeros((height, width), int)
+        for first, last, start, stop in stack.inside:
+            seen[first:last, start:stop] += 1
+        known = seen >= min(_FEWEST, len(stack.inside))
+        self.free &= known
+        top, bottom, left, right = stack.inside.T
+        self._shown = np.flatnonzero((bottom - top >= _LEAST_SIDE) & (right - left >= _LEAST_SIDE))
+        self.opacities[np.setdiff1d(np.arange(len(stack.pixels)), self._shown)] = 0
+        self._known_pairs = known[1:] & known[:-1], known[:, 1:] & known[:, :-1]
+        self.pairs: tuple[poisson.Pairs, poisson.Pairs] | None = None
+
+    def observe(self, rounds: int, with_opacity: bool = False) -> None:
+        """Sums up all pictures' differences; after the first round, by weights that allow for what they have in common.
+
+        Args:
+          rounds: of reweighting.
+          with_opacity: whether to improve the opacities too.
+        """
+        common = None
+        for number in range(rounds):
+            self._sum_up(common, with_opacity and number == rounds - 1)
+            if number < rounds - 1:
+                common = [pairs.own().astype(np.float32) for pairs in self.pairs]
+
+    def _sum_up(self, common: list[np.ndarray] | None, with_opacity: bool) -> None:
+        height, width = self.shows.shape
+        self.pairs = poisson.Pairs.nothing(height - 1, width), poisson.Pairs.nothing(height, width - 1)
+        sums = [self._add(number, common, with_opacity) for number in self._shown]
+        if with_opacity:
+            self._fit_opacities(*np.array(sums).transpose(1, 2, 0))
+        for pairs, known in zip(self.pairs, self._known_pairs):
+            pairs.leave_slope_to_first()
+            pairs.forget(~known)
+
+    def _add(self, number: int, common: list[np.ndarray] | None, with_opacity: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Adds a picture to the sums and returns what its opacity follows from, moment and curvature, `[3]` each."""
+        top, bottom, left, right = self._stack.inside[number]
+        part = np.s_[..., top:bottom, left:right]
+        opacity = np.float32(self.opacities[number])
+        shows = np.maximum(1 - opacity * (1 - self.shows[part]), _LEAST_TRANSMISSION)
+        inverse = 1 / shows
+        own = self.own[part]
+        y = np.clip((_opponent(self._stack.pixels[number][part]) - opacity * own) * inverse, *_PLAUSIBLE)
+        trust = shows * shows
+        low = np.clip(neighbors.box(y * trust, 1) / neighbors.box(trust, 1), *_RANGE) - GREY
+        rounding = _NOISE**2 * inverse * inverse
+        moment, curvature = np.zeros(3), np.zeros(3)
+        for index, axis in enumerate((-2, -1)):
+            pair = np.s_[..., top : bottom - (axis == -2), left : right - (axis == -1)]
+            d = np.diff(y, axis=axis)
+            level = neighbors.sums(low, axis) / 2
+            residual = d
+            if common is not None:
+                residual = d - common[index][0][pair] * level - common[index][1:][pair]
+            square = residual * residual
+            scale = neighbors.box(np.minimum(square, _STRONG**2).mean(0) + neighbors.sums(rounding, axis), 2)
+            weight = 1 / (scale + square)
+            weighted_level, weighted_d = weight * level, weight * d
+            sums = self.pairs[index]
+            sums.aa[pair] += weighted_level[0] * level[0]
+            sums.ab[pair] += weighted_level
+            sums.bb[pair] += weight
+            sums.h[0][pair] += weighted_level[0] * d[0]
+            sums.h[1:][pair] += weighted_d
+            if with_opacity:
+                # The derivative of d by the opacity, with L for y.
+                edges = (level + GREY) * np.diff((1 - self.shows[part]) * inverse, axis=axis)
+                edges -= np.diff(own * inverse, axis=axis)
+                moment += (weighted_d * edges).sum((1, 2))
+                curvature += (weight * edges * edges).sum((1, 2))
+        return moment, curvature
+
+    def _fit_opacities(self, moment: np.ndarray, curvature: np.ndarray) -> None:
+        """A Newton step of each picture's opacity; of channels and pictures that show the region."""
+        # Chroma of half the resolution does not fit luma's opacity, in all pictures alike: then it tells nothing.
+        fits = np.abs(moment.sum(1)) < _CHROMA_OFF * curvature.sum(1)
+        fits[0] = True
+        moment, curvature = moment[fits].sum(0), curvature[fits].sum(0)
+        opacities = self.opacities[self._shown]
+        change = ((1 - opacities) * _SAMENESS - moment) / (curvature + _SAMENESS)
+        opacities = np.clip(opacities + change, 0.0, 2.0)
+        self.opacities[self._shown] = opacities / max(np.median(opacities), 0.1)
+
+    def guess_opaque(self) -> None:
+        """Starts opaque strokes from what shines through: pixels regressed on their surroundings, over pictures.
+
+        Where little does, neighbours' differences know little of it, and a bad start is left in many small steps only.
+        """
+        clear = self.shows > _OPAQUE
+        known = neighbors.box(clear.astype(np.float32), _SURROUNDINGS)
+        dark = ~clear & (known > 0.1)
+        if not dark.any():
+            return
+        sums = np.zeros((5, 3, *self.shows.shape))
+        for number in self._shown:
+            top, bottom, left, right = self._stack.inside[number]
+            part = np.s_[..., top:bottom, left:right]
+            x, trust = _opponent(self._stack.pixels[number][part]), clear[part].astype(np.float32)
+            y = np.clip((x - self.own[part]) / self.shows[part], *_PLAUSIBLE)
+            level = neighbors.box(y * trust, _SURROUNDINGS) / np.maximum(neighbors.box(trust, _SURROUNDINGS), 1e-3)
+            for total, term in zip(sums, (np.ones_like(x), level, x, level * level, level * x)):
+                total[part] += term
+        sums /= np.maximum(sums[0], 1)
+        _, level, x, squares, products = sums
+        spread = (squares - level * level).sum(0)
+        slope = (products - level * x).sum(0) / np.maximum(spread, 1e-3)
+        slope = np.clip(slope, _LEAST_TRANSMISSION, 1).astype(np.float32)
+        self.own = np.where(dark, (x - slope * level).astype(np.float32), self.own)
+        self.shows = np.where(dark, slope, self.shows)
+
+    def move(self, is_first: bool = False) -> float:
+        """Solves for a change, makes it, and returns alpha's mean change where there is a mark."""
+        before = self.shows
+        pairs = tuple(map(_straightened, self.pairs)) if is_first else self.pairs
+        self.compose(poisson.solve(pairs, self.free))
+        mark = self.shows < 0.98
+        return float(np.abs(before - self.shows)[mark].mean()) if mark.any() else 0.0
+
+    def compose(self, change: np.ndarray) -> None:
+        """Changes the inverted pictures' contrast around grey, by its logarithm, and their level: `[4, H, W]`."""
+        change = change.astype(np.float32)
+        change[0] = np.clip(change[0], -_LARGEST_STEP, _LARGEST_STEP)
+        shows = np.clip(self.shows * np.exp(-change[0]), _LEAST_TRANSMISSION, 1.2)
+        self.own = self.own + shows * ((self.shows / shows - 1) * GREY - change[1:])
+        self.shows = shows
+
+    def effect(self) -> np.ndarray:
+        """What inversion does to a pixel, as `compose` takes it: `[4, H, W]`, all 0 where there is no mark."""
+        return np.concatenate([-np.log(self.shows)[None], (GREY - self.own) / self.shows - GREY])
+
+    def settle(self) -> None:
+        """Takes the most transparent of the common effects for none, where no side is known to be free of the mark."""
+        if not all(self._stack.open_sides):
+            return
+        effect = self.effect()[:, self.free]
+        counts, edges = np.histogram(effect[0], np.arange(effect[0].min() - 0.01, effect[0].max() + 0.03, 0.01))
+        counts = np.convolve(counts, np.ones(3), "same")
+        first = np.flatnonzero(counts >= 0.3 * counts.max())[0]
+        peak = first + counts[first : first + 6].argmax()
+        clear = np.abs(effect[0] - edges[peak : peak + 2].mean()) < 0.015
+        common = np.median(effect[:, clear], axis=1)[:, None, None]
+        self.compose(_opposite(common) * self.free)
+
+    def information(self) -> poisson.Pairs:
+        """Every pixel's share of its pairs' normal equations, `[..., H, W]`."""
+        vertical, horizontal = self.pairs
+
+        def around(down: np.ndarray, right: np.ndarray) -> np.ndarray:
+            empty = [(0, 0)] * (down.ndim - 2)
+            below = np.pad(down, [*empty, (1, 1), (0, 0)], mode="edge")
+            beside = np.pad(right, [*empty, (0, 0), (1, 1)], mode="edge")
+            return (neighbors.sums(below, -2) + neighbors.sums(beside, -1)) / 4
+
+        return poisson.Pairs(*map(around, vertical, horizontal))
+
+    def blend_information(self) -> np.ndarray:
+        """What `information` says of a and the three b: `[H, W, 4, 4]`."""
+        effects = self.information()
+        matrix = np.zeros((*self.shows.shape, 4, 4))
+        matrix[..., 0, 0] = effects.aa
+        matrix[..., 0, 1:] = matrix[..., 1:, 0] = np.moveaxis(effects.ab, 0, -1)
+        matrix[..., (1, 2, 3), (1, 2, 3)] = np.moveaxis(effects.bb, 0, -1)
+        # The derivative of `effect` by a and b.
+        inverse = 1 / self.shows
+        derivative = np.zeros_like(matrix)
+        derivative[..., 0, 0] = inverse
+        derivative[..., 1:, 0] = np.moveaxis((GREY - self.own) * inverse**2, 0, -1)
+        derivative[..., (1, 2, 3), (1, 2, 3)] = -inverse[..., None]
+        return np.swapaxes(derivative, -1, -2) @ matrix @ derivative
+
+    def fix(self, support: np.ndarray) -> None:
+        """Leaves no mark outside `support`."""
+        self.free &= support
+        self.compose(np.where(support, 0, _opposite(self.effect())))

@@ -1,0 +1,1 @@
+"""Batch restoration by Apache Beam."""

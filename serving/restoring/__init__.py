@@ -1,0 +1,1 @@
+"""Restoring photos, folders and videos through a model, remote or local."""

@@ -1,0 +1,1 @@
+"""The SavedModel: its signatures, its graph, and the proof that it works."""

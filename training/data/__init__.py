@@ -1,0 +1,1 @@
+"""TFRecords to the pairs that the network learns from."""

@@ -1,0 +1,1 @@
+"""The devices, workers and number format that a run computes with."""

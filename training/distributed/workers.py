@@ -1,0 +1,98 @@
+"""Several machines that train together: who writes, what they agree on, and what happens when one is lost.
+
+Each worker runs the same command with `--strategy=multi_worker` and a `TF_CONFIG` of its own:
+
+    TF_CONFIG='{"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}'
+
+`python -m training.local_workers` starts several on this machine. Worker 0, the chief, writes checkpoints and reports;
+the others read its checkpoints, so `--workdir` must be a folder that all of them see. Each reads shards of its own.
+
+Whoever watches workers goes by their exit codes: 0, the run is finished; 75, start this worker again; others, an error
+of its own, which would only come again. docs/scale.md has the commands, `kubernetes/workers.yaml` a Job.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+import tensorflow as tf
+
+from common.command_line import UserError
+
+# Of a worker whose peers are gone, or were asked to stop (sysexits.h: try again). Started again, it goes on at the
+# newest checkpoint.
+LOST_PEER = 75
+
+# What a collective operation raises when a peer is gone, or has come back as another process.
+LOST_PEER_ERRORS = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+    tf.errors.UnavailableError,
+)
+
+
+def multi_worker_strategy() -> tf.distribute.MultiWorkerMirroredStrategy:
+    """The strategy that `TF_CONFIG` describes; waits until all workers are there. Before any other operation.
+
+    Raises:
+      UserError: `TF_CONFIG` is missing or is not what it should be.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    form = 'as {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
+    try:
+        described = json.loads(text)
+        task, addresses = described["task"], described["cluster"]["worker"]
+        if not (task["type"] == "worker" and 0 <= task["index"] < len(addresses)):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"--strategy=multi_worker: TF_CONFIG={text!r} does not describe a worker; set it {form}, or start workers "
+            "on this machine with python -m training.local_workers"
+        ) from None
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+class Team:
+    """The workers of a job; a single one, too, is a team.
+
+    Attributes:
+      size: number of workers.
+      index: this worker's number, 0 and up.
+      is_chief: whether this worker writes and reports.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self._strategy = strategy
+        resolver = strategy.cluster_resolver
+        self.size = len(resolver.cluster_spec().as_dict().get("worker", [])) or 1 if resolver else 1
+        self.index = resolver.task_id if self.size > 1 else 0
+        self.is_chief = self.index == 0
+        self._sum = tf.function(self._summed)
+
+    def _summed(self, values: tf.Tensor) -> tf.Tensor:
+        def in_replica(values: tf.Tensor) -> tf.Tensor:
+            # The copy is on the replica's device, where the sum will be.
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(values))
+
+        return self._strategy.experimental_local_results(self._strategy.run(in_replica, args=(values,)))[0]
+
+    def agree(self, minutes: float, *asked: bool) -> tuple[float, ...]:
+        """Agrees on the chief's minutes, and on what any worker asks for: else they would end at different steps.
+
+        Args:
+          minutes: what this worker has spent.
+          *asked: things that this worker asks for.
+
+        Returns:
+          The minutes, and for each thing whether anyone asks for it.
+        """
+        if self.size == 1:
+            return minutes, *asked
+        replicas = self._strategy.num_replicas_in_sync // self.size
+        values = [minutes / replicas if self.is_chief else 0.0, *map(float, asked)]
+        agreed = self._sum(tf.constant(values, tf.float64)).numpy()
+        return float(agreed[0]), *(bool(value) for value in agreed[1:])
