@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 COCO ?=
 MODELS ?= generic=pretrained/generic keyed=runs/app/keyed
 
-.PHONY: demo app test lint format benchmarks clean
+.PHONY: demo app test lint format benchmarks constraints clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python -m examples.demo --coco="$(COCO)" --out=runs/demo
@@ -33,15 +33,15 @@ format: $(VENV)/installed
 	@$(BIN)/ruff format .
 
 benchmarks: $(VENV)/installed
-	@for name in conversion input_pipeline canvases corruption models training quality generic keyed keyed_loading estimates serving serving_load scale workers; do $(BIN)/python -m benchmarks.$$name || failed="$$failed $$name"; done; \
+	@for name in conversion input_pipeline canvases corruption models training quality generic keyed keyed.loading estimates serving serving_load scale workers; do $(BIN)/python -m benchmarks.$$name || failed="$$failed $$name"; done; \
 	test -z "$$failed" || { echo "failed:$$failed" >&2; exit 1; }
 
-$(VENV)/installed: setup.py
+$(VENV)/installed: setup.py constraints.txt
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "error: TensorFlow 2.15 needs Python 3.11, 3.10 or 3.9 and none was found; install one (Debian, Ubuntu: apt install python3.11 python3.11-venv)" >&2; exit 1; fi
 	@echo "Installing into $(VENV) with $(PYTHON) (once; about 2 GB)"
 	@"$(PYTHON)" -m venv $(VENV) || { echo "error: $(PYTHON) cannot make a virtual environment; install its venv module (Debian, Ubuntu: apt install $$(basename $(PYTHON))-venv)" >&2; exit 1; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[test]"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[test]"
 	@touch $@
 
 # TensorFlow as people install it today, for exports alone; it needs nothing of ours.
@@ -49,6 +49,10 @@ $(VENV)/installed: setup.py
 	@"$(PYTHON)" -m venv .venv-tf221
 	@.venv-tf221/bin/pip install --quiet --disable-pip-version-check tensorflow==2.21.0
 	@touch $@
+
+# Renews constraints.txt from the newest releases that setup.py allows; needs Python 3.10 and 3.11, and minutes.
+constraints:
+	@python3 .ci/constraints.py > constraints.new && mv constraints.new constraints.txt
 
 clean:
 	rm -rf $(VENV) .venv-tf221 runs build *.egg-info

@@ -63,7 +63,7 @@ _ENTRY_POINTS = [
 
 setup(
     name="cleanplate",
-    version="0.1.0",
+    version="0.2.0",
     description="Removes overlays (watermarks, date stamps, text) from photographs: a TensorFlow pipeline",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
+from collections.abc import Iterator
+from typing import Callable
 
 import ml_collections
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from common.command_line import UserError
-from preprocessing.marks import noise2noise
 from training import models, schedule
 from training.data.input_pipeline import training_batches
 from training.data.pairs import overlaid_on_host
@@ -25,11 +26,13 @@ from training.run import workdir as workdir_lib
 from training.run.averaging import WeightAverage
 from training.run.checkpoints import BestWeights, Checkpoints
 from training.run.finite import FiniteLoss
+from training.run.periodic import LogTraining, SaveCheckpoint, Validate, WarnOfCoverage, is_stale
+from training.run.progress import Progress
 from training.run.reporting import Reporter, Silence, Trace
 from training.step import make_execution, make_train_step
-from training.validation import Validation, make_restore
+from training.validation import Validation
 
-# What reading a shard raises: a damaged record, a file that is gone, credentials that are not valid any more.
+# What reading a shard raises: a damaged record, a missing file, credentials that are no longer valid.
 _UNREADABLE = (
     tf.errors.InvalidArgumentError,
     tf.errors.DataLossError,
@@ -38,13 +41,26 @@ _UNREADABLE = (
     tf.errors.UnauthenticatedError,
 )
 
-# Batches on which it is measured whether Noise2Noise can work.
-_COVERAGE_STEPS = 5
 
+@dataclasses.dataclass(frozen=True)
+class _Trained:
+    """What a run trains.
 
-def _until_next(step: int, *intervals: int) -> int:
-    """Steps until the next one that an interval divides."""
-    return min(interval - step % interval for interval in intervals)
+    Attributes:
+      restorer: the network, with its presence logits.
+      exported: the network in float32, as it will be exported; the trained one itself where that computes in float32.
+      optimizer: of its trainable variables.
+      average: of its trainable variables.
+    """
+
+    restorer: models.Restorer
+    exported: tf.keras.Model
+    optimizer: Optimizer
+    average: WeightAverage
+
+    @property
+    def network(self) -> tf.keras.Model:
+        return self.restorer.network
 
 
 def train_and_evaluate(
@@ -61,27 +77,86 @@ def train_and_evaluate(
 
     Args:
       config: a recipe, see `configs/default.py`.
-      workdir: the run's folder, made where it is absent.
+      workdir: the run's folder, created if absent.
       strategy: over whose replicas each batch is spread.
       jit_compile: whether XLA compiles the per-replica part of the step.
       corrupt_on: "device", in the step, or "host", in tf.data; the pairs are the same.
-      stop: set from outside to have the state saved and the call return; set here where another worker was asked to.
+      stop: set from outside to save the state and return; set here if another worker was asked to stop.
       profile: first and last step of a trace for TensorBoard.
-      precision: what the network is to compute in, see `precision.prove`.
+      precision: number format of the network, see `precision.prove`.
 
     Returns:
-      The last validation's figures, see `metrics.summarize`.
+      The last validation's figures, see `psnr.summarize`.
 
     Raises:
       UserError: the recipe, its files or the folder cannot be used; the loss is not a number any more.
     """
-    # Everything that can be wrong with what the user gave is found before the folder is touched.
+    # Find everything that can be wrong with the user's input before touching the folder.
     rate, team = schedule.learning_rate(config), Team(strategy)
+    _refuse_unsupported(config, corrupt_on, team)
+    training_batches(config, 0, team.index, team.size)
+    precision = prove(config, precision, team, strategy.num_replicas_in_sync, jit_compile)
+    trained = _build(config, strategy, precision)
+    train_step = make_train_step(
+        strategy, trained.restorer, trained.optimizer, config, jit_compile, corrupt_on, trained.average
+    )
+    execute = make_execution(train_step, is_timed=not config.data.deterministic)
+    validation = Validation(config)
+    if team.is_chief:
+        workdir_lib.claim(workdir, config)
+        validation_samples.save(workdir, validation)
+    checkpoints, best = _saved_states(config, workdir, trained)
+    progress = _restore(checkpoints, best, config, workdir, validation)
+    batches = _batches(config, strategy, team, corrupt_on, progress.step)
+    finite = FiniteLoss(config, workdir)
+
+    reporting = Reporter(workdir, progress.step) if team.is_chief else Silence()
+    rewriting = devices.rewriting(precision.is_rewritten)
+    with reporting as reporter, Trace(workdir, profile) as trace, rewriting:
+        reporter.config(str(config))
+        validate = Validate(
+            progress, team, validation, trained.network, trained.exported, trained.average, best, reporter
+        )
+        save = SaveCheckpoint(progress, team, checkpoints)
+        log = LogTraining(progress, finite, trained.optimizer, rate, reporter)
+        warn = WarnOfCoverage(config)
+        progress.start_clock()
+        while True:
+            if validate.is_due:
+                started = time.monotonic()
+                finite.check(checkpoints.newest)
+                validate()
+                log.leave_out(time.monotonic() - started)
+            if save.is_due:
+                finite.check(checkpoints.newest)
+                save()
+            if progress.ending is not None:
+                if progress.ending:
+                    logging.info("%s", progress.ending)
+                return progress.figures
+
+            count = progress.steps_until(config.eval_every, config.checkpoint_every, config.log_every)
+            remaining = config.steps - progress.step
+            count = min(count, config.steps_per_execution, remaining, trace.until_next(progress.step))
+            shares = [progress.share(progress.step + k) for k in range(count)]
+            metrics = _take_steps(execute, batches, progress.step, shares, rate, config.data.dir)
+            finite.collect(progress.step, metrics)
+            if warn.is_due:
+                warn(metrics["target_coverage"])
+            progress.step += count
+            if log.is_due:
+                log(checkpoints.newest, shares[-1])
+            _agree(progress, team, stop)
+            reporter.progress(progress.share())
+
+
+def _refuse_unsupported(config: ml_collections.ConfigDict, corrupt_on: str, team: Team) -> None:
     if team.size > 1 and (corrupt_on == "host" or config.data.deterministic):
         what = "--corrupt_on=host" if corrupt_on == "host" else "config.data.deterministic"
         raise UserError(f"{what}: is for one worker; train without it, or without --strategy=multi_worker")
-    training_batches(config, 0, team.index, team.size)
-    precision = prove(config, precision, team, strategy.num_replicas_in_sync, jit_compile)
+
+
+def _build(config: ml_collections.ConfigDict, strategy: tf.distribute.Strategy, precision: Precision) -> _Trained:
     with strategy.scope():
         restorer = models.build(config, precision.compute_dtype)
         network = restorer.network
@@ -89,118 +164,78 @@ def train_and_evaluate(
             initial_weights.load(network, config.init)
         optimizer = Optimizer(config, network.trainable_variables, precision.compute_dtype)
         average = WeightAverage(network.trainable_variables, config.ema)
-    train_step = make_train_step(strategy, restorer, optimizer, config, jit_compile, corrupt_on, average)
-    execute = make_execution(train_step, is_timed=not config.data.deterministic)
-    # What will be exported is judged: the network in float32.
     exported = network if precision.compute_dtype == "float32" else models.build(config).network
-    validation, restore = Validation(config), make_restore(exported)
-    if team.is_chief:
-        workdir_lib.claim(workdir, config)
-        validation_samples.save(workdir, validation)
+    return _Trained(restorer, exported, optimizer, average)
 
-    averages = tf.train.Checkpoint(averages=average.averages)
+
+def _saved_states(
+    config: ml_collections.ConfigDict, workdir: str, trained: _Trained
+) -> tuple[Checkpoints, BestWeights]:
+    averages = tf.train.Checkpoint(averages=trained.average.averages)
     checkpoints = Checkpoints(
-        workdir, config.keep_checkpoints, network=network, optimizer=optimizer.keras, average=averages
+        workdir, config.keep_checkpoints, network=trained.network, optimizer=trained.optimizer.keras, average=averages
     )
-    best = BestWeights(workdir, network)
+    return checkpoints, BestWeights(workdir, trained.network)
+
+
+def _restore(
+    checkpoints: Checkpoints,
+    best: BestWeights,
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    validation: Validation,
+) -> Progress:
+    """Restores the newest checkpoint, if there is one."""
     step, minutes = checkpoints.restore()
+    progress = Progress(config, step, minutes, dict(validation.before), saved_at=step)
     if step:
         best.recall_figure()
+        progress.is_exhausted = is_stale(progress, best)
         logging.info("Continuing %s at step %d.", workdir, step)
+    return progress
 
+
+def _batches(
+    config: ml_collections.ConfigDict, strategy: tf.distribute.Strategy, team: Team, corrupt_on: str, step: int
+) -> Iterator:
+    """The batches from a step on, distributed over the replicas."""
     batches = training_batches(config, step, team.index, team.size)
     if corrupt_on == "host":
         batches = overlaid_on_host(batches, config, step)
-    elements = iter(strategy.experimental_distribute_dataset(batches))
-    finite = FiniteLoss(config, workdir)
-    coverage: list[float] = []
-    figures, validated_at, saved_at = dict(validation.before), -1, step
+    return iter(strategy.experimental_distribute_dataset(batches))
 
-    def done_at(step: int) -> float:
-        return schedule.progress(step, config.steps, minutes, config.max_minutes)
 
-    def is_stale() -> bool:
-        return 0 < config.patience * config.eval_every <= step - best.step
+def _take_steps(
+    execute: Callable[..., dict[str, tf.Tensor]],
+    batches: Iterator,
+    step: int,
+    shares: list[float],
+    rate: Callable[[float], float],
+    data_dir: str,
+) -> dict[str, tf.Tensor]:
+    """Takes a step per share of the budget; returns the metrics, each `[K]`.
 
-    stopping, exhausted = False, bool(step) and is_stale()
-    reporting = Reporter(workdir, step) if team.is_chief else Silence()
-    rewriting = devices.rewriting(precision.is_rewritten)
-    with reporting as reporter, Trace(workdir, profile) as trace, rewriting:
-        reporter.config(str(config))
-        reported, timed_from = step, time.monotonic()
-        counted_until = timed_from
-        while True:
-            finished = done_at(step) >= 1.0
-            due = step and step != saved_at
-            if ((finished or exhausted) and step != validated_at) or (due and step % config.eval_every == 0):
-                paused = time.monotonic()
-                finite.check(checkpoints.newest)
-                if team.is_chief:
-                    with average.swapped():
-                        if exported is not network:
-                            exported.set_weights(network.get_weights())
-                        restored = restore(validation.source)
-                        figures = validation.judge(restored)
-                        best.offer(figures["psnr"], step)
-                    reporter.validation(step, figures, validation.before)
-                    reporter.pictures(step, validation.clean, validation.corrupted, restored)
-                validated_at = step
-                if config.patience:
-                    _, exhausted = team.agree(minutes, team.is_chief and is_stale())
-                timed_from += time.monotonic() - paused
-            if due and (finished or exhausted or stopping or step % config.checkpoint_every == 0):
-                finite.check(checkpoints.newest)
-                if team.is_chief:
-                    checkpoints.save(step, minutes)
-                saved_at = step
-            if finished:
-                return figures
-            if exhausted:
-                logging.info("No better PSNR in %d validations: the run ends at step %d.", config.patience, step)
-                return figures
-            if stopping:
-                logging.info("Stopped as asked at step %d; the same command continues from there.", step)
-                return figures
+    Raises:
+      UserError: a record cannot be read.
+    """
+    try:
+        return execute(
+            batches,
+            tf.constant(step, tf.int64),
+            tf.constant(shares, tf.float32),
+            tf.constant([rate(share) for share in shares], tf.float32),
+        )
+    except _UNREADABLE as error:
+        reason = str(error.message).splitlines()[0]
+        raise UserError(
+            f"data {data_dir}: a record cannot be read ({reason}); python -m preprocessing.verify {data_dir} names it"
+        ) from None
 
-            count = _until_next(step, config.eval_every, config.checkpoint_every, config.log_every)
-            count = min(count, config.steps_per_execution, config.steps - step, trace.until_next(step))
-            done = [done_at(step + k) for k in range(count)]
-            try:
-                metrics = execute(
-                    elements,
-                    tf.constant(step, tf.int64),
-                    tf.constant(done, tf.float32),
-                    tf.constant([rate(share) for share in done], tf.float32),
-                )
-            except _UNREADABLE as error:
-                reason = str(error.message).splitlines()[0]
-                raise UserError(
-                    f"data {config.data.dir}: a record cannot be read ({reason}); "
-                    f"python -m preprocessing.verify {config.data.dir} names it"
-                ) from None
-            finite.collect(step, metrics)
-            if len(coverage) < _COVERAGE_STEPS:
-                coverage.extend(metrics["target_coverage"].numpy().tolist())
-                warning = noise2noise.warning(np.mean(coverage[:_COVERAGE_STEPS]), config.mask_target)
-                if len(coverage) >= _COVERAGE_STEPS and warning:
-                    logging.warning("measured on the first %d batches: %s", _COVERAGE_STEPS, warning)
-            step += count
-            if step % config.log_every == 0:
-                seen = finite.check(checkpoints.newest)
-                now = time.monotonic()
-                scalars = {name: float(seen[name][-1]) for name in ("loss", "presence_loss", "gradient_norm")}
-                scalars["images_per_second"] = (step - reported) * config.batch_size / (now - timed_from)
-                if "input_wait" in seen:
-                    scalars["input_wait_share"] = float(seen["input_wait"].sum()) / (now - timed_from)
-                scalars["learning_rate"] = rate(done[-1])
-                if optimizer.scales_loss:
-                    scalars["loss_scale"] = float(seen["loss_scale"][-1])
-                reported, timed_from = step, now
-                reporter.training(step, scalars)
-            # Everything counts, validations and checkpoints too.
-            now = time.monotonic()
-            minutes, counted_until = minutes + (now - counted_until) / 60.0, now
-            minutes, stopping = team.agree(minutes, stop is not None and stop.is_set())
-            if stopping and stop is not None:
-                stop.set()
-            reporter.progress(done_at(step))
+
+def _agree(progress: Progress, team: Team, stop: threading.Event | None) -> None:
+    """Counts the time, and agrees with the other workers on it and on whether to stop."""
+    progress.count_time()
+    is_asked = stop is not None and stop.is_set()
+    progress.minutes, progress.is_stopping = team.agree(progress.minutes, is_asked)
+    if progress.is_stopping and stop is not None:
+        stop.set()

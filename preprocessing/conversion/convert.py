@@ -17,7 +17,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from apache_beam.io.filesystems import FileSystems
 
@@ -26,9 +26,10 @@ from common.beam.progress import WatchedProgress
 from common.command_line import UserError
 from common.storage import filesystem
 from preprocessing.conversion import pipeline, resume, shards, splits
-from preprocessing.conversion.checks import DECODE, HEADER
+from preprocessing.conversion.checks import DECODE
 from preprocessing.conversion.coco import Annotations
-from preprocessing.conversion.plan import list_pictures, missing_pictures, plan_shards, write_plan
+from preprocessing.conversion.job import Arguments, Job, output_errors
+from preprocessing.conversion.plan import Listing, list_pictures, missing_pictures, plan_shards, write_plan
 from preprocessing.conversion.shards import JobFolders
 from preprocessing.dataset import schema
 
@@ -72,99 +73,114 @@ def convert(
       UserError: an argument cannot be used, or too many pictures were rejected: then nothing is left behind. Or the
         output cannot be written, or holds a dataset or a job of other arguments.
     """
-    arguments = {key: value for key, value in locals().items() if key not in ("beam_options", "overwrite")}
     started = time.monotonic()
     options = beam_runner.parse_options(beam_options)
     runner = beam_runner.create(options, groups=True)
     FileSystems.set_options(options)  # credentials and endpoints of object storage
-    wanted = splits.parse_splits(split_sizes)
-    _check_ranges(shard_mb, check, max_rejected_fraction)
-    images_dir, output_dir = filesystem.absolute(images_dir), filesystem.absolute(output_dir)
-    annotations, captions = (path and filesystem.absolute(path) for path in (annotations, captions))
-    places = {"images_dir": images_dir, "output_dir": output_dir, "annotations": annotations, "captions": captions}
-    for name, path in places.items():
-        if path:
-            filesystem.check(path, f"--{name}")
-    arguments.update(places)
-    folders = JobFolders(output_dir)
-    _check_place(images_dir, output_dir)
-    # Of other arguments it is said here, of other input below, when half a gigabyte of annotations has been read.
-    resume.find({"arguments": arguments, "input": {}}, folders, overwrite)
+    arguments = Arguments(
+        images_dir=images_dir,
+        output_dir=output_dir,
+        split_sizes=split_sizes,
+        annotations=annotations,
+        captions=captions,
+        shard_mb=shard_mb,
+        seed=seed,
+        check=check,
+        max_rejected_fraction=max_rejected_fraction,
+    ).validated()
+    folders = JobFolders(arguments.output_dir)
+    # Refuse other arguments now, other input below: the annotations may take half a gigabyte to read.
+    resume.find(Job(arguments), folders, overwrite)
 
-    listing = list_pictures(images_dir)
-    known = _read_annotations(annotations, captions)
-    job = {"arguments": arguments, "input": {"images_dir": listing.describe(), **known.digests}}
+    listing = list_pictures(arguments.images_dir)
+    known = _read_annotations(arguments.annotations, arguments.captions)
+    job = Job(arguments, {"images_dir": listing.describe(), **known.digests})
     state = resume.find(job, folders, overwrite)
     if state.finished:
-        _LOG.info("%s: finished already, with these arguments; --overwrite makes it again", output_dir)
+        _LOG.info("%s: finished already, with these arguments; --overwrite makes it again", folders.output)
         return state.finished
-    used = sum(len(ranks) for ranks in splits.cut_splits(wanted, len(listing.names)).values())
-    missing = [
-        shards.reject(name, "missing", "named by the annotations, not in --images_dir")
-        for name in missing_pictures(known, listing.names)
-    ]
-    _tell_plan(listing.names, listing.hidden, used, known)
-
-    try:
+    work = _Work.of(arguments, listing, known)
+    _tell_plan(listing.names, listing.hidden, work.used, known)
+    with output_errors(folders.output):
         resume.begin(job, folders, state)
-        # What is missing is known by now; reading half a million pictures first would not make it fewer.
-        _refuse_rejects(missing, used + len(missing), max_rejected_fraction, folders)
-        plans = plan_shards(listing, known, wanted, images_dir, shard_mb * _MB, seed, check)
-        plan_paths = list(
-            filesystem.map_files(functools.partial(write_plan, directory=folders.plan), plans, output_dir)
-        )
-        categories = [{"id": key, "name": name} for key, name in sorted(known.categories.items())]
-        flat_boxes = known.flat_boxes
-        total_bytes = int(listing.sizes.sum()) * used // len(listing.names)
-        del known, listing  # a million pictures' annotations are on disk now
+        # What is missing is known by now; reading half a million images first would not make it less.
+        _refuse_rejects(work.missing, work.images, max_rejected_fraction, folders)
+        plan_paths = _write_plans(arguments, listing, known, folders)
+        del known, listing  # a million images' annotations are on disk now
 
-        with WatchedProgress(folders.written, total_bytes, desc="shards", unit="B", unit_scale=True):
+        with WatchedProgress(folders.written, work.bytes, desc="shards", unit="B", unit_scale=True):
             pipeline.run(plan_paths, folders, runner, options)
 
-        manifests = list(filesystem.map_files(filesystem.read_json, map(folders.manifest_of, plan_paths), output_dir))
-        rejected = missing + [line for manifest in manifests for line in manifest["rejected"]]
-        _refuse_rejects(rejected, used + len(missing), max_rejected_fraction, folders)
-        _check_sizes(manifests, output_dir)
-        info = {
-            "schema_version": schema.SCHEMA_VERSION,
-            "splits": {split: _split_info(split, manifests) for split in wanted},
-            "rejected": {"images": len(rejected), "by_reason": _by_reason(rejected)},
-            "boxes_without_area": flat_boxes,
-            "categories": categories,
-            "features": {key: feature.kind for key, feature in schema.FEATURES.items()},
-            **job,
-        }
-        path = schema.dataset_path(output_dir, schema.DATASET_INFO)
-        filesystem.write_json(path, info, scratch=folders.unfinished)
-        filesystem.delete_tree(folders.unfinished)
-    except UserError:
-        raise
-    except Exception as error:
-        again = "finished shards are kept: run the same command again"
-        if "No space left on device" in str(error):
-            raise UserError(f"--output_dir={output_dir}: no space left on the disk; make room, {again}") from None
-        if isinstance(error, OSError):
-            raise UserError(f"--output_dir={output_dir}: cannot be written: {error}; {again}") from None
-        raise
-    _tell_end(info, output_dir, time.monotonic() - started)
+        info = _publish(job, work, plan_paths, folders)
+    _tell_end(info, folders.output, time.monotonic() - started)
     return info
 
 
-def _check_ranges(shard_mb: float, check: str, max_rejected_fraction: float) -> None:
-    if shard_mb <= 0:
-        raise UserError(f"--shard_mb={shard_mb}: must be more than 0")
-    if check not in (DECODE, HEADER):
-        raise UserError(f"--check={check}: must be {DECODE} or {HEADER}")
-    if not 0 <= max_rejected_fraction <= 1:
-        raise UserError(f"--max_rejected_fraction={max_rejected_fraction}: must lie between 0 and 1")
+class _Work(NamedTuple):
+    """What there is to do.
+
+    Attributes:
+      used: images that are in a split.
+      missing: a reject for each image that the annotations name and the folder lacks.
+      bytes: of the images used, estimated.
+      categories: COCO's, by id.
+      flat_boxes: boxes without width or height, left out.
+    """
+
+    used: int
+    missing: list[dict[str, str]]
+    bytes: int
+    categories: list[dict[str, Any]]
+    flat_boxes: int
+
+    @property
+    def images(self) -> int:
+        """Images, missing ones included."""
+        return self.used + len(self.missing)
+
+    @classmethod
+    def of(cls, arguments: Arguments, listing: Listing, known: Annotations) -> "_Work":
+        """Counts it."""
+        wanted = splits.parse_splits(arguments.split_sizes)
+        used = sum(len(ranks) for ranks in splits.cut_splits(wanted, len(listing.names)).values())
+        missing = [
+            shards.reject(name, "missing", "named by the annotations, not in --images_dir")
+            for name in missing_pictures(known, listing.names)
+        ]
+        categories = [{"id": key, "name": name} for key, name in sorted(known.categories.items())]
+        total = int(listing.sizes.sum()) * used // len(listing.names)
+        return cls(used, missing, total, categories, known.flat_boxes)
 
 
-def _check_place(images_dir: str, output_dir: str) -> None:
-    if filesystem.join(output_dir, "").startswith(filesystem.join(images_dir, "")):
-        raise UserError(
-            f"--output_dir={output_dir}: lies within --images_dir, where shards would be read as pictures; "
-            "choose a folder beside it"
-        )
+def _write_plans(arguments: Arguments, listing: Listing, known: Annotations, folders: JobFolders) -> list[str]:
+    """Writes a plan per shard; returns their paths."""
+    wanted = splits.parse_splits(arguments.split_sizes)
+    plans = plan_shards(
+        listing, known, wanted, arguments.images_dir, arguments.shard_mb * _MB, arguments.seed, arguments.check
+    )
+    write = functools.partial(write_plan, directory=folders.plan)
+    return list(filesystem.map_files(write, plans, folders.output))
+
+
+def _publish(job: Job, work: _Work, plan_paths: list[str], folders: JobFolders) -> dict[str, Any]:
+    """Checks the shards and writes dataset_info.json, whose content it returns; removes the job's own files."""
+    arguments, output_dir = job.arguments, folders.output
+    manifests = list(filesystem.map_files(filesystem.read_json, map(folders.manifest_of, plan_paths), output_dir))
+    rejected = work.missing + [line for manifest in manifests for line in manifest["rejected"]]
+    _refuse_rejects(rejected, work.images, arguments.max_rejected_fraction, folders)
+    _check_sizes(manifests, output_dir)
+    info = {
+        "schema_version": schema.SCHEMA_VERSION,
+        "splits": {split: _split_info(split, manifests) for split in splits.parse_splits(arguments.split_sizes)},
+        "rejected": {"images": len(rejected), "by_reason": _by_reason(rejected)},
+        "boxes_without_area": work.flat_boxes,
+        "categories": work.categories,
+        "features": {key: feature.kind for key, feature in schema.FEATURES.items()},
+        **job.described(),
+    }
+    filesystem.write_json(schema.dataset_path(output_dir, schema.DATASET_INFO), info, scratch=folders.unfinished)
+    filesystem.delete_tree(folders.unfinished)
+    return info
 
 
 def _read_annotations(annotations: Optional[str], captions: Optional[str]) -> Annotations:

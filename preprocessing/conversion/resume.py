@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Optional
 
 from common.command_line import UserError
 from common.storage import filesystem
+from preprocessing.conversion.job import VERSION, Job
 from preprocessing.conversion.shards import JobFolders
 from preprocessing.dataset import schema
 
@@ -32,11 +33,11 @@ class State(NamedTuple):
     unfinished: bool
 
 
-def find(job: dict[str, Any], folders: JobFolders, overwrite: bool) -> State:
+def find(job: Job, folders: JobFolders, overwrite: bool) -> State:
     """Looks at the output folder; changes nothing, but for what is left in a finished dataset's.
 
     Args:
-      job: `arguments` and `input`, JSON objects.
+      job: what is asked for, with or without its input's digests.
       folders: the job's.
       overwrite: replace a finished dataset, or a job with other arguments.
 
@@ -59,11 +60,11 @@ def find(job: dict[str, Any], folders: JobFolders, overwrite: bool) -> State:
     return State(None, True)
 
 
-def begin(job: dict[str, Any], folders: JobFolders, state: State) -> None:
+def begin(job: Job, folders: JobFolders, state: State) -> None:
     """Prepares the output folder: clears it, or leaves a job that is taken up only its whole files."""
     if not state.unfinished:
         clear(folders)
-        filesystem.write_json(folders.job, job)
+        filesystem.write_json(folders.job, job.to_json())
         return
     partial = [file.name for file in filesystem.list_files(folders.unfinished) if filesystem.is_partial(file.name)]
     filesystem.delete([filesystem.join(folders.unfinished, name) for name in partial])
@@ -83,7 +84,7 @@ def clear(folders: JobFolders, keep_rejected: bool = False) -> None:
     filesystem.delete_tree(folders.unfinished)
 
 
-def _refuse_other(job: dict[str, Any], there: dict[str, Any], where: str) -> None:
+def _refuse_other(job: Job, there: dict[str, Any], where: str) -> None:
     differences = _differences(job, there)
     if differences:
         raise UserError(
@@ -92,11 +93,14 @@ def _refuse_other(job: dict[str, Any], there: dict[str, Any], where: str) -> Non
         )
 
 
-def _differences(job: dict[str, Any], there: dict[str, Any]) -> list[str]:
-    arguments = there.get("arguments", {})
+def _differences(job: Job, there: dict[str, Any]) -> list[str]:
+    version = there.get("version", VERSION)  # a dataset has none, nor has a job of version 0.1
+    if version != VERSION:
+        return [f"another version of this program (jobs of version {version} instead of {VERSION})"]
+    asked, arguments = job.described(), there.get("arguments", {})
     found = [
         f"--{_FLAGS.get(name, name)}={arguments.get(name)} instead of {value}"
-        for name, value in job["arguments"].items()
+        for name, value in asked["arguments"].items()
         if arguments.get(name) != value
     ]
     if found:
@@ -104,7 +108,7 @@ def _differences(job: dict[str, Any], there: dict[str, Any]) -> list[str]:
     read = there.get("input", {})
     return [
         f"other content of --{name} ({_sizes(read.get(name))} instead of {_sizes(now)})"
-        for name, now in job["input"].items()
+        for name, now in asked["input"].items()
         if read.get(name) != now
     ]
 

@@ -13,6 +13,7 @@ from training.distributed import devices, precision
 from training.distributed.workers import Team
 from training.models import u_shape
 from training.run import exportable
+from training.validation import Validation, make_restore
 
 
 def _config(dataset, canvas_path, **fields):
@@ -107,8 +108,8 @@ def test_validation_judges_the_network_in_float32(dataset, canvas_path, tmp_path
         config, str(tmp_path / "run"), strategy, False, precision=devices.choose_precision("float16")
     )
     trained = exportable.load(str(tmp_path / "run"))
-    validation = loop.Validation(config)
-    again = validation.judge(loop.make_restore(trained.network)(validation.source))
+    validation = Validation(config)
+    again = validation.judge(make_restore(trained.network)(validation.source))
     assert figures["psnr"] == pytest.approx(again["psnr"], abs=1e-6)
 
 
