@@ -67,8 +67,8 @@ _PLANNED_FOR_TABLE = 1_000_000
 
 _PLAN = """
 import sys, tempfile, time
-from configs import storage
-from preprocessing import plan, splits
+from common.storage import filesystem
+from preprocessing.conversion import plan, splits
 from preprocessing.conversion.coco import Annotations
 
 count = int(sys.argv[1])
@@ -77,9 +77,9 @@ def listing(*unused):
     # In no order, as a file system lists them; names as Open Images has them.
     for index in range(count):
         name = (index * 0x9E3779B97F4A7C15) & (2**64 - 1)
-        yield storage.File(f"train_{name >> 60:x}/{name:016x}.jpg", 80_000 + name % 440_000)
+        yield filesystem.File(f"train_{name >> 60:x}/{name:016x}.jpg", 80_000 + name % 440_000)
 
-storage.list_files = listing
+filesystem.list_files = listing
 started = time.perf_counter()
 found = plan.list_pictures("/pictures")
 found.describe()

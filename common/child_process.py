@@ -1,6 +1,6 @@
 """Starting other programs from a process whose TensorFlow or gRPC has threads already.
 
-    from configs import child_process
+    from common import child_process
 
     listing = child_process.run(["fc-list", "--format", "%{file}\n"], capture_output=True, text=True)
     encoder = child_process.start([ffmpeg, "-i", "-", "out.mp4"], stdin=subprocess.PIPE)

@@ -32,13 +32,12 @@ from absl import flags
 from PIL import Image, ImageDraw
 from tensorflow_serving.config import model_server_config_pb2
 
-from common import command_line, entry_flags
+from common import command_line, entry_flags, images
 from common.command_line import UserError
 from common.stopping import stop_asked
 from serving.endpoint import tls
 from serving.endpoint.endpoint import Endpoint
 from serving.endpoint.model_store import ModelStore
-from serving.restoring import photo
 from serving.restoring.remote import Restorer
 
 _FLAGS = flags.FlagValues()
@@ -182,7 +181,7 @@ def _examples(folder: str | None) -> list[pathlib.Path]:
     path = pathlib.Path(folder or _DEFAULT_EXAMPLES).absolute()
     if not path.is_dir():
         raise UserError(f"--examples={folder}: no such folder; name one that holds pictures")
-    return sorted(file for file in path.iterdir() if file.suffix.lower() in photo.SUFFIXES)
+    return sorted(file for file in path.iterdir() if images.is_image_name(file))
 
 
 def main(argv: Sequence[str]) -> None:

@@ -19,8 +19,9 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image
 
-from common import command_line
+from common import command_line, files
 from common.command_line import UserError
+from common.images import is_image_name
 from training import corruption
 from training.evaluation.contact_sheet import contact_sheet
 
@@ -32,8 +33,6 @@ _COLUMNS = flags.DEFINE_integer("columns", 4, "Seeds tried on each.", 1)
 _SIDE = flags.DEFINE_integer("side", 256, "Side of the crop shown, in pixels.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the first column.")
 _ALPHA = flags.DEFINE_bool("alpha", False, "Show below each row what the overlay covers.")
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
 def _read_crop(path: Path, side: int) -> np.ndarray:
@@ -79,11 +78,11 @@ def preview(
     path = Path(images)
     if not path.exists():
         raise UserError(f"--images={images}: no such file or folder")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES) if path.is_dir() else [path]
-    if not files:
+    shown_files = sorted(file for file in path.iterdir() if is_image_name(file)) if path.is_dir() else [path]
+    if not shown_files:
         raise UserError(f"--images={images}: holds no pictures")
     shown, captions = [], []
-    for number, file in enumerate(files[:rows]):
+    for number, file in enumerate(shown_files[:rows]):
         crop = _read_crop(file, side)
         clean = tf.tile(tf.cast(crop, tf.float32)[None] / 255.0, [columns, 1, 1, 1])
         seeds = tf.constant([[seed + column, number] for column in range(columns)], tf.int32)
@@ -94,11 +93,10 @@ def preview(
             grey = np.repeat(tf.cast(tf.round(covered * 255.0), tf.uint8).numpy(), 3, axis=-1)
             shown.append([np.zeros_like(crop), *grey])
             captions.append([""] * (columns + 1))
-    temporary = Path(f"{out}.tmp")
     try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        contact_sheet(shown, captions).save(temporary, "PNG")
-        temporary.replace(out)
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        with files.whole(out) as temporary:
+            contact_sheet(shown, captions).save(temporary, "PNG")
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written ({error.strerror})") from None
 

@@ -1,6 +1,6 @@
 """Published zip archives, into a folder each: the library behind `preprocessing.download`.
 
-    from preprocessing import archives
+    from preprocessing.downloading import archives
 
     archives.download([archives.COCO["coco-val2017"]], "coco")
 

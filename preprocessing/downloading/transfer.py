@@ -21,6 +21,7 @@ from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util import Retry
 
+from common import files
 from common.command_line import UserError
 
 _LOG = logging.getLogger(__name__)
@@ -65,9 +66,7 @@ class Part:
     def begin(self, version: str) -> None:
         """Empties the part, for the bytes of `version` to come."""
         self.discard()  # first: bytes of the old version must never stand beside the new one's name
-        with open(f"{self._version_path}.tmp", "w", encoding="latin-1") as file:
-            file.write(version)
-        os.replace(f"{self._version_path}.tmp", self._version_path)
+        files.write_bytes(self._version_path, version.encode("latin-1"))
 
     def discard(self) -> None:
         """Deletes what has come."""

@@ -9,12 +9,11 @@
 from __future__ import annotations
 
 import math
-import os
 
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
-from common import fonts
+from common import files, fonts
 from common.command_line import UserError
 
 
@@ -109,9 +108,8 @@ def tile(stamp: Image.Image, size: int = 1000, gap: int = 40, stagger: float = 0
 
 def save_whole(canvas: Image.Image, path: str) -> None:
     """Writes a PNG under a temporary name and renames it."""
-    temporary = f"{path}.tmp"
-    canvas.save(temporary, "PNG")
-    os.replace(temporary, path)
+    with files.whole(path) as temporary:
+        canvas.save(temporary, "PNG")
 
 
 def _rgb(color: str) -> tuple[int, ...]:

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 from apache_beam.io.filesystems import FileSystems
 
+from common import images
 from common.command_line import UserError
 from common.storage import filesystem
-from serving.restoring import photo, untouched_pictures
+from serving.restoring import untouched_pictures
 
 
 class Pictures(NamedTuple):
@@ -54,12 +55,12 @@ def find_pictures(pattern: str, output: str) -> Pictures:
     names = [
         name for name in names if not name.rpartition("/")[2].startswith(".") and not untouched_pictures.is_list(name)
     ]
-    pictures = [name for name in names if os.path.splitext(name)[1].lower() in photo.SUFFIXES]
+    pictures = [name for name in names if images.is_image_name(name)]
     if not names:
         hint = "`*` stays within a folder, `**` goes below" if is_pattern else "name a folder, a picture or a pattern"
         raise UserError(f"--input={pattern}: nothing there; {hint}")
     if not pictures:
-        raise UserError(f"--input={pattern}: no pictures there ({', '.join(sorted(photo.SUFFIXES))})")
+        raise UserError(f"--input={pattern}: no pictures there ({images.listed_suffixes()})")
     return Pictures(folder, sorted(pictures), len(names) - len(pictures))
 
 

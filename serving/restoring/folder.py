@@ -20,6 +20,7 @@ from concurrent import futures
 
 from tqdm import tqdm
 
+from common import files, images
 from common.command_line import UserError
 from serving.restoring import photo, untouched_pictures
 from serving.restoring.remote import Refused, Restorer
@@ -77,9 +78,9 @@ def _listing(source: pathlib.Path, output_dir: pathlib.Path) -> tuple[list[pathl
         and not path.name.startswith(".")
         and not untouched_pictures.is_list(path.name)
     ]
-    pictures = [path for path in files if path.suffix.lower() in photo.SUFFIXES]
+    pictures = [path for path in files if images.is_image_name(path)]
     if not pictures:
-        raise UserError(f"{source}: no pictures in it ({', '.join(sorted(photo.SUFFIXES))})")
+        raise UserError(f"{source}: no pictures in it ({images.listed_suffixes()})")
     return pictures, len(files) - len(pictures)
 
 
@@ -129,7 +130,7 @@ class _UntouchedList:
         reasons = {name: reason for name, reason in merged.items() if reason and (self._folder / name).is_file()}
         try:
             if reasons:
-                _write_whole(self.path, untouched_pictures.lines(reasons).encode())
+                files.write_bytes(self.path, untouched_pictures.lines(reasons).encode())
             else:
                 self.path.unlink(missing_ok=True)
             self._journal.unlink()
@@ -182,16 +183,6 @@ def restore_photo(restorer: Restorer, source: str | os.PathLike) -> RestoredPhot
     return RestoredPhoto(picture, result.content, result.untouched, seconds)
 
 
-def _write_whole(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file that appears under its name, or replaces what was there, when it is complete."""
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _restore_file(
     restorer: Restorer, source: pathlib.Path, target: pathlib.Path, name: str, listed: _UntouchedList
 ) -> RestoredPhoto:
@@ -201,7 +192,7 @@ def _restore_file(
     before = listed.known(name)
     listed.record(name, restored.untouched)
     try:
-        _write_whole(target, restored.content)
+        files.write_bytes(target, restored.content)
     except BaseException:
         listed.record(name, before)
         raise

@@ -14,7 +14,6 @@ something silently is refused: CMYK, more than 8 bits in a TIFF, animations, sev
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import os
@@ -23,14 +22,8 @@ import warnings
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+import common.images  # noqa: F401  (teaches Pillow HEIC, where it is installed)
 from serving.restoring import metadata
-
-with contextlib.suppress(ImportError):  # an extra; without it a HEIC is refused with a line that says so
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".heic", ".heif"})
 
 _FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "TIFF", "WEBP", "HEIF")
 _HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim", b"ftypheis")

@@ -43,7 +43,7 @@ def test_the_probe_sees_a_fork():
 @needs_glibc
 def test_nothing_is_forked():
     code = """
-from configs import child_process
+from common import child_process
 child_process.run(["true"], check=True)
 child_process.run([sys.executable, "-c", "print(1)"], cwd="/", capture_output=True, text=True)
 pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -8,7 +8,7 @@ import pytest
 
 def _run(body, *arguments):
     script = (
-        "from configs import command_line\nimport logging\nfrom absl import logging as absl_logging\n"
+        "from common import command_line\nimport logging\nfrom absl import logging as absl_logging\n"
         f"def main(argv):\n    {body}\ncommand_line.run(main)"
     )
     return subprocess.run([sys.executable, "-c", script, *arguments], check=False, capture_output=True, text=True)

@@ -9,7 +9,7 @@ import pytest
 from common import recipe_flag
 
 _SCRIPT = """
-from configs import command_line, recipe_flag
+from common import command_line, recipe_flag
 recipe = recipe_flag.define("config", "default", "The recipe.")
 command_line.run(lambda argv: print(recipe.value.model.name, recipe.value.max_minutes, recipe.value.batch_size))
 """

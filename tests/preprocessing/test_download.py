@@ -156,7 +156,7 @@ def _part(dest):
 def _command(archive, *arguments, before=""):
     """The command line of preprocessing.download, with `archive` in the place of COCO's val2017."""
     code = (
-        "from preprocessing import archives, download\n"
+        "from preprocessing import download\nfrom preprocessing.downloading import archives\n"
         f"archives.COCO['coco-val2017'] = archives.Archive(*{tuple(archive)!r})\n"
         f"{before}\n"
         "download.run()"

@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from common.command_line import UserError
-
-_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+from common.images import is_image_name, listed_suffixes
 
 
 class UnreadablePicture(Exception):
@@ -34,10 +33,10 @@ def find(images: str) -> list[tuple[str, Path]]:
         return [(_text(source.name), source)]
     if not source.is_dir():
         raise UserError(f"--images={images}: no such file or folder")
-    files = [path for path in source.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()]
+    files = [path for path in source.rglob("*") if is_image_name(path) and path.is_file()]
     shown = sorted(path for path in files if not path.name.startswith("."))
     if not shown:
-        raise UserError(f"--images={images}: holds no pictures ({', '.join(sorted(_SUFFIXES))})")
+        raise UserError(f"--images={images}: holds no pictures ({listed_suffixes()})")
     return [(_text(path.relative_to(source).as_posix()), path) for path in shown]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 import ml_collections
 import numpy as np
 
+from common import files
 from training.evaluation import psnr
 from training.validation import Validation
 
@@ -39,9 +39,8 @@ def save(workdir: str, validation: Validation) -> None:
     path = Path(workdir) / _FILE
     if path.exists():
         return
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez(temporary, corrupted=validation.corrupted, clean=validation.clean, covered=validation.covered)
-    os.replace(temporary, path)
+    with files.whole(path) as temporary:
+        np.savez(temporary, corrupted=validation.corrupted, clean=validation.clean, covered=validation.covered)
 
 
 def load(workdir: str, config: ml_collections.ConfigDict) -> Samples:

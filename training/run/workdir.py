@@ -13,12 +13,12 @@ WORKDIR/
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
+from common import files
 from common.command_line import UserError
 
 
@@ -59,9 +59,7 @@ def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".json.tmp")
-        temporary.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        files.write_text(path, json.dumps(fields, indent=1) + "\n")
     except OSError as error:
         raise UserError(f"workdir {workdir}: cannot be written ({error.strerror}); choose another --workdir") from None
 

@@ -19,6 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from common.command_line import UserError
+from common.images import is_image_name
 from preprocessing.marks import smoothing
 from preprocessing.marks.from_pictures import mixture, place, region
 
@@ -87,8 +88,7 @@ class PictureFolder(Sequence):
             files = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
         except OSError as error:
             raise UserError(f"{folder}: cannot be read as a folder ({error.strerror}); give one of pictures") from None
-        known = tuple(Image.registered_extensions())
-        self.names = [name for name in files if name.lower().endswith(known)]
+        self.names = [name for name in files if is_image_name(name)]
         self.others = [name for name in files if name not in self.names]
         if not self.names:
             raise UserError(f"{folder}: no pictures in it; give a folder of PNG or JPEG pictures that carry the mark")
