@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from benchmarks.data import marks
@@ -52,8 +52,7 @@ def _errors(mark: Image.Image, suffix: str, levels: tuple[int, int]) -> tuple[fl
 
 def main(argv: Sequence[str]) -> None:
     """Measures every canvas."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     with tempfile.TemporaryDirectory() as scratch:
         paths = marks.paths(_CANVASES.value, Path(scratch))
         canvases = {name: canvas_file.read(str(path)) for name, path in paths.items()}

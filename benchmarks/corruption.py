@@ -32,7 +32,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from benchmarks.data import older_scripts
@@ -195,8 +195,7 @@ def measure(folder: Path, images_dir: Path, quick: bool) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Measures in a temporary folder."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     rewriting = devices.rewriting(devices.choose_precision("auto").is_rewritten)
     with tempfile.TemporaryDirectory() as folder, rewriting:
         measure(Path(folder), folder_of_photographs(_IMAGES.value, Path(folder)), _QUICK.value)

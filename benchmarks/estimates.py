@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from benchmarks.data import marked, marks
@@ -126,8 +126,7 @@ def measure(photographs: Sequence[Path], path: Path, folder: Path, count: int) -
 
 def main(argv: Sequence[str]) -> None:
     """Measures."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     photographs = coco_photographs(_PHOTOS.value)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(_CANVAS.value or marks.paths(None, Path(folder, "marks"))["stamp"])

@@ -24,7 +24,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 import pretrained
 from benchmarks.data import marks
@@ -60,8 +60,7 @@ def measure(photographs: Sequence[Path], canvases: dict[str, Path], limit: int) 
 
 def main(argv: Sequence[str]) -> None:
     """Measures."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     with tempfile.TemporaryDirectory() as scratch:
         canvases = marks.paths(_CANVASES.value, Path(scratch))
         measure(coco_photographs(_PHOTOS.value), canvases, 4 if _QUICK.value else _LIMIT.value)

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from benchmarks.data.photographs import folder_of_photographs, jpegs
 from benchmarks.data.recipe import prepare
@@ -70,8 +70,7 @@ def measure(folder: Path, images_dir: Path, batches: int, rounds: int) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Measures in a temporary folder."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     with tempfile.TemporaryDirectory() as folder:
         quick = _QUICK.value
         measure(

@@ -122,8 +122,7 @@ def judge(
 
 def main(argv: Sequence[str]) -> None:
     """Judges as the flags say."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag here, --help lists them")
+    command_line.refuse_positional(argv)
     for flag in (_MODEL, _CANVASES):
         if not flag.value:
             raise UserError(f"--{flag.name} is missing; python -m benchmarks.judge --help shows a whole command")

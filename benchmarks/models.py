@@ -30,7 +30,7 @@ from typing import Callable
 
 import ml_collections
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from benchmarks.data.photographs import folder_of_photographs
 from benchmarks.measuring.figure import median_of_alternating, report
@@ -163,8 +163,7 @@ def measure(folder: Path, images_dir: Path, minutes: float, quick: bool) -> None
 
 def main(argv: Sequence[str]) -> None:
     """Measures in a temporary folder."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     with tempfile.TemporaryDirectory() as folder:
         minutes = min(0.1, _MINUTES.value) if _QUICK.value else _MINUTES.value
         measure(Path(folder), folder_of_photographs(_IMAGES.value, Path(folder)), minutes, _QUICK.value)

@@ -26,7 +26,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks.data import marks
 from benchmarks.data.photographs import coco_photographs, define_photos_flag
@@ -90,8 +90,7 @@ def _at_equal_cost(photographs: Sequence[Path], canvas: Path, folder: Path, minu
 
 def main(argv: Sequence[str]) -> None:
     """Runs everything in a temporary folder."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     share = 0.1 if _QUICK.value else 1.0
     with tempfile.TemporaryDirectory() as folder:
         if _DEMO.value:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from PIL import Image
 from skimage import data
 from tensorflow_serving.config import model_server_config_pb2
@@ -92,8 +92,7 @@ def _figures(folder: Path, quick: bool) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Measures in a temporary folder."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     with tempfile.TemporaryDirectory() as folder:
         _figures(Path(folder), _QUICK.value)
 

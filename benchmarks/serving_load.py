@@ -32,7 +32,7 @@ import grpc
 import numpy as np
 import psutil
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from PIL import Image
 from skimage import data
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -261,8 +261,7 @@ def _large() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Measures, one after the other."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     quick = _QUICK.value
     _load(quick)
     _survive(60 if quick else 300)

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image, PngImagePlugin
 
 from benchmarks.measuring.figure import report
@@ -164,8 +164,7 @@ def measure(folder: Path, quick: bool) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Measures in a temporary folder."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), _QUICK.value)
 

@@ -34,7 +34,7 @@ def _guarded(main: Callable[[Sequence[str]], Optional[int]]) -> Callable[[Sequen
             logging.getLogger(talkative).setLevel(logging.WARNING)
         try:
             return main(argv)
-        except UserError as error:
+        except (UserError, app.UsageError) as error:  # absl's own would print all flags
             print(f"error: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
@@ -42,6 +42,12 @@ def _guarded(main: Callable[[Sequence[str]], Optional[int]]) -> Callable[[Sequen
             return 130
 
     return guarded
+
+
+def refuse_positional(argv: Sequence[str]) -> None:
+    """Raises a `UserError` for the first positional argument, for a command that takes flags alone."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; --help lists the flags")
 
 
 def run(main: Callable[[Sequence[str]], Optional[int]], pass_unknown_flags: bool = False) -> None:

@@ -25,6 +25,12 @@ def list_versions(base_path: str | os.PathLike) -> dict[int, pathlib.Path]:
     return dict(sorted(found.items()))
 
 
+def newest_version(base_path: str | os.PathLike) -> pathlib.Path | None:
+    """The folder of the largest version number under `base_path`, or None if there is no version."""
+    found = list_versions(base_path)
+    return found[max(found)] if found else None
+
+
 def _number(base_path: pathlib.Path, version: int | None) -> int:
     """The number to write: `version` if it is free, or one after all that exist, whole or not."""
     taken = [int(name) for name in os.listdir(base_path) if name.isdecimal()]

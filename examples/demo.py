@@ -37,7 +37,7 @@ from pathlib import Path
 
 import ml_collections
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 import pretrained
@@ -288,8 +288,7 @@ def _targets(config: ml_collections.ConfigDict) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the demo, prints where its pictures are and the figures in one line, and fails where they are too low."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     summary = run_demo(_COCO.value, _OUT.value, _MINUTES.value)
     print(f"\nPictures: {_OUT.value}/before_after.png   figures: {_OUT.value}/summary.json")
     print(

@@ -49,8 +49,7 @@ _KEEP_ZIP = flags.DEFINE_bool("keep_zip", False, "Leave the zips in --dest.", fl
 
 def main(argv: Sequence[str]) -> None:
     """Reads the flags, downloads."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag here, --help lists them")
+    command_line.refuse_positional(argv)
     for name in _DATASET.value:
         if name not in archives.COCO:
             raise UserError(f"--dataset={name}: not known; there are {', '.join(archives.COCO)}")

@@ -69,8 +69,7 @@ def write(folder: str) -> int:
 
 def main(argv: Sequence[str]) -> None:
     """Reads the flags, writes, and says how many."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag here, --help lists them")
+    command_line.refuse_positional(argv)
     print(f"{_OUT.value}: {write(_OUT.value)} examples")
 
 

@@ -186,8 +186,7 @@ def _examples(folder: str | None) -> list[pathlib.Path]:
 
 def main(argv: Sequence[str]) -> None:
     """Reads the flags and shows the page."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag here, --help lists them")
+    command_line.refuse_positional(argv)
     exports, examples = _exports(_EXPORT.value), _examples(_EXAMPLES.value)
     if exports and (_FLAGS["server"].present or _FLAGS["model_name"].present):
         raise UserError("--export serves models here: leave out --server and --model_name, or leave out --export")

@@ -246,8 +246,7 @@ def audit(
 
 def main(argv: Sequence[str]) -> int:
     """Reads the flags, audits, and prints a line a defence."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag here, --help lists them")
+    command_line.refuse_positional(argv)
     for flag in (_CANVAS, _IMAGES):
         if not flag.value:
             raise UserError(f"--{flag.name} is missing; python -m serving.audit --help shows a whole command")

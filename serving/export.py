@@ -142,8 +142,7 @@ def _proof(workdir: str, trained: Exportable, caution: float) -> writer.Proof | 
 
 def main(argv: Sequence[str]) -> None:
     """Reads the flags and exports."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag here, --help lists them")
+    command_line.refuse_positional(argv)
     for flag in (_WORKDIR, _EXPORT_DIR):
         if not flag.value:
             raise UserError(f"--{flag.name} is missing; python -m serving.export --help shows a whole command")

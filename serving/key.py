@@ -98,7 +98,7 @@ def refine(config: ml_collections.ConfigDict, canvas: str, workdir: str, repair:
     config.lock()
     precision, stop = devices.choose_precision("auto"), stop_asked()
     strategy, jit_compile = devices.strategy("auto"), devices.use_jit("auto")
-    loop.train_and_evaluate(config, workdir, strategy, jit_compile, "device", stop, None, precision)
+    loop.train_and_evaluate(config, workdir, strategy, jit_compile, stop=stop, precision=precision)
     return not stop.is_set()
 
 
@@ -178,8 +178,7 @@ def _prove(rgba: np.ndarray, folder: pathlib.Path, restore: writer.RestorePictur
 
 def main(argv: Sequence[str]) -> None:
     """Reads the flags and exports."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag here, --help lists them")
+    command_line.refuse_positional(argv)
     for flag in (_CANVAS, _EXPORT_DIR):
         if not flag.value:
             raise UserError(f"--{flag.name} is missing; python -m serving.key --help shows a whole command")

@@ -179,8 +179,7 @@ def _served() -> Served:
 
 def main(argv: Sequence[str]) -> None:
     """Reads the flags and serves."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag here, --help lists them")
+    command_line.refuse_positional(argv)
     credentials = tls.server_credentials(_TLS_CERTIFICATE.value, _TLS_KEY.value, _TLS_CLIENT_CA.value)
     limits = Limits(
         running=_RUNNING.value,

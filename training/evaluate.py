@@ -192,8 +192,7 @@ def evaluate(
 
 def main(argv: Sequence[str]) -> int:
     """Reads the flags, evaluates, and prints a line a spec."""
-    if len(argv) > 1:
-        raise UserError(f"unexpected argument {argv[1]!r}; everything is a flag here, --help lists them")
+    command_line.refuse_positional(argv)
     for flag in (_MODEL, _IMAGES, _SPEC):
         if not flag.value:
             raise UserError(f"--{flag.name} is missing; python -m training.evaluate --help shows a whole command")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from common import command_line, files
@@ -103,8 +103,7 @@ def preview(
 
 def main(argv: Sequence[str]) -> None:
     """Reads the flags and writes the sheet."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     preview(_SPEC.value, _IMAGES.value, _OUT.value, _ROWS.value, _COLUMNS.value, _SIDE.value, _SEED.value, _ALPHA.value)
     print(_OUT.value)
 

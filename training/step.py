@@ -123,7 +123,9 @@ def make_execution(
       `first_step` an int64 scalar, `done` and `learning_rates` float32 `[K]`, one a step; metrics are those of
       `train_step` and `input_wait`, seconds until the step's batch was there, each float32 `[K]`.
     """
-    names = ["gradient_norm", "loss", "loss_scale", "presence_loss", "target_coverage"] + ["input_wait"] * is_timed
+    names = ["gradient_norm", "loss", "loss_scale", "presence_loss", "target_coverage"]
+    if is_timed:
+        names.append("input_wait")
 
     def timed_next(batches: Iterator, before: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # Asked for when the step before is done, so that what is measured is waiting.

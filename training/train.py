@@ -24,7 +24,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from common import command_line, recipe_flag
 from common.command_line import UserError
@@ -71,8 +71,7 @@ def _profiled_steps(text: str | None) -> tuple[int, int] | None:
 
 def main(argv: Sequence[str]) -> int:
     """Trains as the flags say."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     config = _CONFIG.value
     config.lock()
     devices.split_cpu(_VIRTUAL_DEVICES.value)

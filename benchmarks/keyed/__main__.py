@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
 from benchmarks.data import marked, marks
@@ -204,8 +204,7 @@ def measure(pictures: Sequence[Path], canvases: dict[str, Path], folder: Path, l
 
 def main(argv: Sequence[str]) -> None:
     """Measures."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     pictures = coco_photographs(_PHOTOS.value)
     with tempfile.TemporaryDirectory() as folder:
         canvases = marks.paths(_CANVASES.value, Path(folder, "marks"))

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks.measuring.figure import report
 from common import child_process, command_line
@@ -68,8 +68,7 @@ def measure(folder: Path, older: Path | None, rounds: int) -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Measures in a temporary folder."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    command_line.refuse_positional(argv)
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder), Path(_OLDER.value) if _OLDER.value else None, 1 if _QUICK.value else 3)
 

@@ -30,6 +30,7 @@ import tensorflow as tf
 
 from common import versions
 from serving.savedmodel import image_codec, portable, tiling, warmup
+from training.run.initial_weights import NETWORK_VARIABLES
 
 DEFAULT_MODEL_NAME = "cleanplate"
 DEFAULT_MAX_PIXELS = 100_000_000
@@ -57,7 +58,7 @@ class _Signatures(tf.Module):
         max_pixels: int,
     ) -> None:
         super().__init__()
-        self._network_variables = list(variables)
+        setattr(self, NETWORK_VARIABLES, list(variables))  # tracked by tf.Module
 
         # A figure for each picture, such as whether a mark was found in it.
         figures = {

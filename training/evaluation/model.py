@@ -12,6 +12,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from common.command_line import UserError
+from common.versions import newest_version
 from training.data.reflection import mirrored_indices
 from training.run import exportable
 
@@ -48,9 +49,9 @@ def load(path: str) -> Model:
         return _load_version(folder)
     if (folder / "config.json").exists():
         return _load_workdir(folder)
-    versions = [file.parent for file in folder.glob("*/saved_model.pb") if file.parent.name.isdecimal()]
-    if versions:
-        return _load_version(max(versions, key=lambda version: int(version.name)))
+    newest = newest_version(folder)
+    if newest:
+        return _load_version(newest)
     raise UserError(
         f"--model={path}: neither an export (saved_model.pb, or folders named by version that hold it) nor a training "
         "workdir (config.json); train with training.train, export with serving.export"

@@ -7,8 +7,12 @@ from pathlib import Path
 import tensorflow as tf
 
 from common.command_line import UserError
+from common.versions import newest_version
 from training.run import exportable
 from training.run.workdir import read_config
+
+# The attribute under which an export tracks the network's variables, in the network's own order.
+NETWORK_VARIABLES = "_network_variables"
 
 
 def _of_version(folder: Path) -> list[tf.Tensor]:
@@ -17,7 +21,7 @@ def _of_version(folder: Path) -> list[tf.Tensor]:
     names = {}
     for key in reader.get_variable_to_shape_map():
         owner, number, *_ = [*key.split("/"), ""]
-        if owner == "_network_variables":
+        if owner == NETWORK_VARIABLES:
             names[int(number)] = key
     return [reader.get_tensor(names[number]) for number in sorted(names)]
 
@@ -33,13 +37,13 @@ def load(network: tf.keras.Model, path: str) -> None:
       UserError: none of these, or the weights of another network.
     """
     folder = Path(path)
-    versions = [file.parent for file in folder.glob("*/saved_model.pb") if file.parent.name.isdecimal()]
+    newest = newest_version(folder)
     if (folder / "config.json").exists():
         weights = exportable.load(path, read_config(path).model.name == "repair").network.get_weights()
     elif (folder / "saved_model.pb").exists():
         weights = _of_version(folder)
-    elif versions:
-        weights = _of_version(max(versions, key=lambda version: int(version.name)))
+    elif newest:
+        weights = _of_version(newest)
     else:
         raise UserError(f"config.init={path}: neither an export nor a training workdir; name one, or leave it empty")
     expected = [tuple(variable.shape) for variable in network.variables]
