@@ -31,7 +31,7 @@ def _mirror_to(picture: tf.Tensor, side: int) -> tf.Tensor:
 def _decode_window(encoded: tf.Tensor, side: int, seed: tf.Tensor) -> tf.Tensor:
     """Decodes a random window of at most `side` pixels per side: uint8 `[h, w, 3]`.
 
-    JPEGs reconstruct only the window; other formats are decoded whole and then cropped.
+    For a JPEG, only the window is reconstructed; other formats are decoded whole and then cropped.
     """
 
     def window_of(shape: tf.Tensor) -> tf.Tensor:
