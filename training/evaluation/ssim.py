@@ -1,4 +1,4 @@
-"""Structural similarity of a restored image and the clean one, over all pixels or over those that an overlay covered."""
+"""Structural similarity of a restored image and the clean one, over all pixels or only the covered ones."""
 
 from __future__ import annotations
 
