@@ -6,8 +6,8 @@ Out: one line per figure.
 
     input_crops          crops/s that tf.data delivers, uint8, before any corruption
     input_pairs          pairs/s including the overlays of source and target, in tf.data (--corrupt_on=host)
-    input_decode_share   time that a plain loop in one thread needs to decode the same number of whole images, divided
-                         by the time of input_pairs: below 1, cropping while decoding and several crops per image pay off
+    input_decode_share   time that a plain loop in one thread needs to decode as many whole images, divided by the time
+                         of input_pairs: below 1, cropping while decoding and taking several crops per image pay off
 
 Command:
 
@@ -42,7 +42,7 @@ def measure(folder: Path, images_dir: Path, batches: int, rounds: int) -> None:
     Args:
       folder: an empty folder for the dataset and the canvas.
       images_dir: a folder of JPEGs.
-      batches: number of batches timed per round.
+      batches: number of batches of 16 timed per round.
       rounds: number of rounds to take medians over.
     """
     config = prepare(folder, images_dir)

@@ -72,7 +72,7 @@ def lay(clean: np.ndarray, canvas: Image.Image, rng: np.random.Generator) -> tup
 
 
 def lay_scaled(clean: np.ndarray, canvas: Image.Image, rng: np.random.Generator) -> tuple[Laid, np.ndarray]:
-    """Lays a canvas, scaled and rotated by Pillow; also returns (dy, dx, scale, rotation) as keyed exports report it."""
+    """Lays a canvas scaled and rotated by Pillow; also returns (dy, dx, scale, rotation) as keyed exports report it."""
     height, width = clean.shape[:2]
     scale, angle = np.exp(rng.uniform(np.log(0.5), np.log(2))), np.radians(rng.uniform(-3, 3))
     # Limit the scale of a stamp, so that it fits into the crop.
