@@ -58,7 +58,7 @@ _ONLY = flags.DEFINE_multi_enum("only", _PARTS, _PARTS, "Parts to measure.")
 
 _RESTORED = 60
 
-_COLLECTIONS = [  # name, pictures, bytes
+_COLLECTIONS = [  # name, number of images, bytes
     ("COCO val2017", 5_000, 815_585_330),
     ("COCO train2017", 118_287, 19_336_861_798),
     ("Open Images, 300 kB a picture", 9_000_000, 9_000_000 * 300e3),

@@ -67,7 +67,7 @@ class _Client:
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def restored(self, file: bytes) -> np.ndarray:
-        """Sends a file and returns the restored image, uint8 pixels; raises grpc.RpcError if the request fails."""
+        """Sends a file and returns the restored image's pixels; raises grpc.RpcError if the request fails."""
         request = predict_pb2.PredictRequest()
         request.model_spec.name = "cleanplate"
         request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([file]))

@@ -2,7 +2,7 @@
 
 | name | loss of a pixel with error e | what it converges to when targets are corrupted |
 | --- | --- | --- |
-| `mae` | |e| | the median (Noise2Noise for text and marks) |
+| `mae` | |e| | the median (Noise2Noise for text and watermarks) |
 | `mse` | e^2 | the mean (Noise2Noise for zero-mean noise) |
 | `charbonnier` | sqrt(e^2 + 0.001^2) | the median, smooth at zero (Charbonnier et al., ICIP 1994) |
 | `l0` | (|e| + 1e-8)^g, g falling from 2 to 0 over the run | the mode (Noise2Noise for random-valued impulses) |

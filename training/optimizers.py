@@ -45,7 +45,7 @@ class Optimizer:
         self._variables = list(variables)
         self._is_older = name == "lamb"
         if name == "lamb":
-            import tensorflow_addons  # slow to import, hence only where it is used
+            import tensorflow_addons  # slow to import, so imported only where it is used
 
             self.keras = tensorflow_addons.optimizers.LAMB(config.learning_rate, weight_decay=decay)
             self.keras._create_all_weights(self._variables)

@@ -1,4 +1,4 @@
-"""The photographs a benchmark measures on."""
+"""The photographs that benchmarks measure on."""
 
 from __future__ import annotations
 
