@@ -1,3 +1,3 @@
-"""One runnable script a claim in the README; each prints its figures beside what they are measured against."""
+"""One runnable script per claim in the README; each prints its figures beside their targets."""
 
 import common.environment  # noqa: F401  (before TensorFlow)

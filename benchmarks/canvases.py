@@ -1,14 +1,14 @@
-r"""Measures how well a canvas comes back from flat pictures that carry it.
+r"""Measures how accurately a canvas is extracted from flat images that carry it.
 
-    --canvases=DIR   RGBA PNGs; by default the marks that `benchmarks.data.marks` draws
+    --canvases=DIR   RGBA PNGs; by default the watermarks that `benchmarks.data.marks` draws
 
-Out: a table, and a line for each figure, the worst of all canvases.
+Out: a table, and one line per figure, for the worst canvas. Errors are in 8-bit levels.
 
-    extract_alpha_png             mean error of alpha over all pixels, in 8-bit levels, from two PNG flats, either of
-                                  levels 0 and 255 or of 64 and 192
-    extract_alpha_on_mark_png     over the pixels alone that the mark covers
-    extract_color_png             mean error of colour, where alpha is above 0.1
-    extract_alpha_jpeg, extract_alpha_on_mark_jpeg, extract_color_jpeg    likewise, from JPEG flats of quality 90
+    extract_alpha_png             mean error of alpha over all pixels, from two PNG flats of levels 0 and 255, or 64 and
+                                  192
+    extract_alpha_on_mark_png     mean error of alpha over only the pixels that the watermark covers
+    extract_color_png             mean error of color, where alpha is above 0.1
+    extract_alpha_jpeg, extract_alpha_on_mark_jpeg, extract_color_jpeg    the same from JPEG flats of quality 90
 
 Command:
 
@@ -37,7 +37,7 @@ _CANVASES = marks.define_flag()
 
 
 def _errors(mark: Image.Image, suffix: str, levels: tuple[int, int]) -> tuple[float, float, float]:
-    """Mean errors in levels: of alpha over all pixels and over covered ones, of colour where there is some."""
+    """Returns mean errors in 8-bit levels: alpha over all and over covered pixels, color where alpha is above 0.1."""
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for level in levels:

@@ -1,21 +1,21 @@
-"""Measures the conversion of pictures into TFRecords: speed against Beam's own writer and a bare decoder, memory.
+"""Measures the conversion of images to TFRecords: memory, and speed against Beam's own writer and a bare decoder.
 
 In: photographs, repeated under other names until there are enough. A comment segment in each copy makes its bytes,
-and so its SHA-256, differ.
+and so its SHA-256, unique.
 
     --images=DIR     JPEGs; by default those in coco/val2017, else scikit-image's and scikit-learn's
 
-Out: a line for each figure.
+Out: one line per figure.
 
-    conversion_header             --check=header, one process
-    conversion_header_ratio       against the same checks and records through beam.io.WriteToTFRecord
-    conversion_decode_1, _2       --check=decode, one process and two
-    conversion_decode_ratio_1, _2 against a plain loop that reads and decodes the same files, on as many processes
-    conversion_memory_*           resident memory of the command and all its processes, added up, at its highest
+    conversion_header             images/s with --check=header, one process
+    conversion_header_ratio       speed against the same checks and records through beam.io.WriteToTFRecord
+    conversion_decode_1, _2       images/s with --check=decode, one process and two
+    conversion_decode_ratio_1, _2 speed against a plain loop that reads and decodes the same files in as many processes
+    conversion_memory_*           peak of the total resident memory of the command and all its processes
 
-Both sides of a ratio run alternately; medians are quoted. Time is that of the whole job, from the arguments to
-dataset_info.json, with the start of worker processes; the import of Beam in the main process is not counted. The plain
-loop's time includes the start of its processes. WriteToTFRecord is spared the search for duplicates.
+Both sides of a ratio run alternately, and medians are reported. Times cover the whole job, from the arguments to
+dataset_info.json, including the start of worker processes but not the import of Beam in the main process. The plain
+loop's time includes the start of its processes. WriteToTFRecord does not have to search for duplicates.
 
 Command:
 
@@ -53,12 +53,12 @@ from preprocessing.dataset import schema
 _QUICK = flags.DEFINE_bool("quick", False, "Fewer pictures and rounds; the ratios then include more of the start.")
 _IMAGES = flags.DEFINE_string("images", None, "Folder of JPEGs to repeat.")
 
-# Small enough that ten thousand pictures spread evenly over two processes.
+# Small enough that ten thousand images spread evenly over two processes.
 _SHARD_MB = 32
 
 
 def main(argv: Sequence[str]) -> Optional[int]:
-    """Lays the pictures out, measures, prints."""
+    """Prepares the images, measures, and prints the figures."""
     few, some, many, rounds = (500, 1_000, 2_000, 1) if _QUICK.value else (1_000, 5_000, 10_000, 3)
     with tempfile.TemporaryDirectory(prefix="cleanplate-conversion-") as folder:
         work = Path(folder)
@@ -81,7 +81,7 @@ def _measure_header(work: Path, count: int, rounds: int) -> None:
         shutil.rmtree(work / "out", ignore_errors=True)
         _write_to_tfrecord(images, work / "out")
 
-    ours()  # Beam's first pipeline in a process is slower, whoever's it is
+    ours()  # warm-up: the first Beam pipeline in a process is slower
     own, other = median_of_alternating([ours, theirs], rounds)
     print(f"{count} pictures, --check=header: {count / own:.0f} images/s; WriteToTFRecord {count / other:.0f} images/s")
     report("conversion_header", count / own, "images/s")
@@ -124,7 +124,7 @@ def _beam_flags(processes: int) -> list[str]:
 
 
 def to_record(path: str) -> bytes:
-    """The record that our job writes, checked alike and built with TensorFlow, as anyone would."""
+    """Builds the same record as our job, with the same checks, in the usual way with TensorFlow."""
     data = Path(path).read_bytes()
     picture = check_picture(data, HEADER)
     described = {"name": os.path.basename(path)}
@@ -144,7 +144,7 @@ def _feature(key: str, values: Sequence) -> tf.train.Feature:
 
 
 def _write_to_tfrecord(images: Path, output: Path) -> None:
-    """The job as Beam's documentation would have it: one element a picture, sharded by the sink."""
+    """Runs the job as in Beam's documentation: one element per image, sharded by the sink."""
     paths = sorted(str(path) for path in images.iterdir())
     shard_count = max(1, round(sum(os.path.getsize(path) for path in paths) / (_SHARD_MB * 1e6)))
     options = PipelineOptions([])
@@ -159,9 +159,9 @@ def _write_to_tfrecord(images: Path, output: Path) -> None:
 
 
 def _peak_resident(command: list[str]) -> int:
-    """Runs a command and returns the highest sum of its processes' resident memory in bytes."""
+    """Runs a command and returns the peak of its processes' total resident memory, in bytes."""
     process = child_process.start(command, stderr=subprocess.PIPE, text=True)
-    # Read while it runs: a full pipe would stop it.
+    # Read stderr while the command runs: a full pipe would block it.
     said: list[str] = []
     reader = threading.Thread(target=lambda: said.append(process.stderr.read()))
     reader.start()

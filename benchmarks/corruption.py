@@ -1,20 +1,21 @@
-r"""Measures the corruptions: each alone, the input side against the older scripts' generator, their share of a step.
+r"""Measures the corruptions: speed of each, the input side against the older scripts' generator, share of a step.
 
     --images=DIR     JPEGs; by default those in coco/val2017, else scikit-image's and scikit-learn's
 
-Out: a table, and a line for each figure.
+Out: a table, and one line per figure.
 
-    corruption_slowest             pairs/s of the slowest corruption of the table, 128 x 128, batch 16, without XLA
-    corruption_slowest_xla         likewise, compiled
-    corruption_against_generator   pairs/s from TFRecords, overlaid in tf.data (--corrupt_on=host), by those of a
-                                   generator that does what the older scripts do
-    corruption_share_of_step       of a training step of the default network, what its overlays take, percent
-    corruption_jpeg_psnr           largest difference between the mean PSNR that jpeg leaves and that Pillow leaves, dB,
-                                   over qualities 60 to 95, 4:4:4 and 4:2:0
-    corruption_text_occupancy      largest difference between the occupancy asked for and that of a picture, points
+    corruption_slowest             pairs/s of the slowest corruption in the table, 128 x 128, batch 16, without XLA
+    corruption_slowest_xla         pairs/s of the slowest corruption, compiled with XLA
+    corruption_against_generator   pairs/s from TFRecords, overlaid in tf.data (--corrupt_on=host), divided by those of
+                                   a generator that works like the older scripts
+    corruption_share_of_step       share of the default network's training step that its overlays take, percent
+    corruption_jpeg_psnr           largest difference in mean PSNR between our JPEG compression and Pillow's, dB, over
+                                   qualities 60 to 95, 4:4:4 and 4:2:0
+    corruption_text_occupancy      largest difference between the requested and actual occupancy of an image,
+                                   percentage points
 
-A pair is a crop corrupted twice. The generator reads each picture with OpenCV, cuts a crop out, and for source and for
-target opens the canvas with Pillow, fades it and pastes it at a random offset; like theirs, it runs in one thread.
+A pair is a crop corrupted twice. The generator reads each image with OpenCV and takes a crop; for source and target it
+opens the canvas with Pillow, fades it and pastes it at a random offset. Like the older scripts, it runs in one thread.
 
 Command:
 
@@ -143,7 +144,7 @@ def _share_of_step(config: ml_collections.ConfigDict, crops: tf.Tensor, calls: i
 
 
 def _jpeg_psnr(images_dir: Path, pictures: int) -> None:
-    """Against Pillow, on whole photographs cut to 256 x 256."""
+    """Compares our JPEG compression with Pillow's on 256 x 256 crops of photographs."""
     opened = (Image.open(path).convert("RGB") for path in jpegs(images_dir))
     cut = [image.crop((0, 0, 256, 256)) for image in itertools.islice(opened, pictures)]
     clean = tf.constant(np.stack([np.asarray(image) for image in cut]))
@@ -178,8 +179,8 @@ def measure(folder: Path, images_dir: Path, quick: bool) -> None:
 
     Args:
       folder: an empty folder for the dataset and the canvases.
-      images_dir: JPEGs.
-      quick: fewer batches and rounds.
+      images_dir: a folder of JPEGs.
+      quick: whether to use fewer batches and rounds.
     """
     config = prepare(folder, images_dir)
     crops = next(iter(input_pipeline.training_batches(config)))
@@ -187,7 +188,7 @@ def measure(folder: Path, images_dir: Path, quick: bool) -> None:
     rounds = 3 if quick else 7
     _corruptions(tf.cast(crops, tf.float32) / 255.0, folder, 3 if quick else 10, rounds)
     _input_side(config, images_dir, folder, 50 if quick else 200, rounds)
-    # Short turns, since what is measured is less than what a shared machine's speed wavers within seconds.
+    # Short turns, because the effect is smaller than the speed fluctuations of a shared machine within seconds.
     _share_of_step(config, crops, 2, 5 if quick else 60)
     _jpeg_psnr(images_dir, 10 if quick else 100)
     _text_occupancy(10 if quick else 100)

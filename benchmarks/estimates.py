@@ -1,17 +1,18 @@
-r"""Measures `preprocessing.watermark estimate`: a mark out of 100 pictures, against the file that it was laid from.
+r"""Measures `preprocessing.watermark estimate`: a watermark estimated from 100 images, against the original file.
 
     --photos=DIR     COCO val2017: python -m preprocessing.download --dataset=coco-val2017 --dest=coco
     --canvas=FILE    an RGBA PNG; default: `stamp` of `benchmarks.data.marks`
-    --pictures=100   that the mark is estimated from
+    --pictures=100   number of images to estimate the watermark from
 
-Out: a line for each figure. The mark lies at the same distance from the bottom right corner of the pictures,
-opacity 0.88 to 0.97, without JPEG.
+Out: one line per figure. The watermark lies at the same distance from the bottom right corner of every image, with an
+opacity of 0.88 to 0.97, without JPEG compression.
 
-    estimate_alpha_error         mean over covered pixels, of 1: the estimate as opaque as each picture was found to
-                                 have it, against the true mark as it was laid there
-    estimate_alpha_error_mean    the same of the estimate itself against the mark of the mean opacity
-    estimate_keyed_loss          dB: keyed restoration with the true mark less that with the estimated one, over covered
-                                 pixels of crops of 30 other pictures; estimate_keyed_loss_jpeg as JPEG of quality 90
+    estimate_alpha_error         mean absolute error of alpha (0..1) over covered pixels: the estimate times the opacity
+                                 estimated for each image, against the true watermark as laid in that image
+    estimate_alpha_error_mean    the same for the estimate itself, against the true watermark at the mean opacity
+    estimate_keyed_loss          dB over covered pixels that keyed restoration loses with the estimated instead of the
+                                 true watermark, on crops of 30 other images; estimate_keyed_loss_jpeg: the same on
+                                 JPEGs of quality 90
 
 Command:
 
@@ -39,15 +40,15 @@ _PHOTOS = define_photos_flag()
 _CANVAS = flags.DEFINE_string("canvas", None, "An RGBA PNG; default: one that is drawn here.")
 _PICTURES = flags.DEFINE_integer("pictures", 100, "That the mark is estimated from.", lower_bound=5)
 
-_FROM_CORNER = (12, 15)  # pixels below and right of the mark
+_FROM_CORNER = (12, 15)  # pixels below and to the right of the watermark
 _SIDE, _CROPS = 256, 30
-_SET_ASIDE = 50  # pictures, for the crops: the mark is estimated from others
+_SET_ASIDE = 50  # images reserved for the crops; the watermark is estimated from the others
 
 
 def _marked_pictures(
     photographs: Sequence[Path], canvas: Image.Image, count: int
 ) -> tuple[list[marked.Laid], list[tuple[int, int]]]:
-    """Pictures with the mark near the bottom right corner, and its own top left corner there."""
+    """Lays the watermark near the bottom right corner of each image; also returns the watermark's top left corners."""
     rng, laid, corners = np.random.default_rng(5), [], []
     for path in photographs:
         clean = np.asarray(Image.open(path).convert("RGB"))
@@ -61,7 +62,7 @@ def _marked_pictures(
 
 
 def _alpha_at(found: Estimate, number: int, corner: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """The estimated alpha as it lies over the true canvas's rectangle in a picture, float64 in 0..1."""
+    """Returns the estimated alpha within the true canvas's rectangle in an image, float64 in 0..1."""
     alpha = Image.fromarray(found.canvas[..., 3])
     dy, dx = found.corners[number] - corner
     whole = Image.new("L", size[::-1])
@@ -70,7 +71,7 @@ def _alpha_at(found: Estimate, number: int, corner: tuple[int, int], size: tuple
 
 
 def _alpha_errors(found: Estimate, laid: Sequence[marked.Laid], corners: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Mean errors over covered pixels: at each picture's opacity, and against the mean opacity."""
+    """Returns mean errors of alpha over covered pixels: at each image's opacity, and at the mean opacity."""
     numbers = np.flatnonzero(found.agreed)
     rectangles = [tuple(slice(start, None) for start in corners[number]) for number in numbers]
     size = tuple(
@@ -98,10 +99,10 @@ def measure(photographs: Sequence[Path], path: Path, folder: Path, count: int) -
     """Prints the figures.
 
     Args:
-      photographs: pictures; the first are judged on, and the mark is estimated from the others.
-      path: the mark.
+      photographs: images; crops come from the first `_SET_ASIDE`, and the watermark is estimated from the others.
+      path: the watermark file.
       folder: an empty folder.
-      count: pictures that the mark is estimated from.
+      count: number of images to estimate the watermark from.
     """
     canvas = Image.open(path).convert("RGBA")
     laid, corners = _marked_pictures(photographs[_SET_ASIDE:], canvas, count)

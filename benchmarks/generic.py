@@ -1,16 +1,16 @@
-r"""Judges the model that comes with the project, `pretrained/generic`, on marks it has not seen.
+r"""Evaluates the model that comes with the project, `pretrained/generic`, on watermarks that it has not seen.
 
     --photos=DIR      COCO val2017: python -m preprocessing.download --dataset=coco-val2017 --dest=coco
     --canvases=DIR    RGBA PNGs; default: those of `benchmarks.data.marks`, none of which is in the bank that
                       the model was trained on
-    --limit=40        pictures
+    --limit=40        number of images
 
-Out: a line for each figure, by `benchmarks.judge`.
+Out: one line per figure, measured by `benchmarks.judge`.
 
     generic_gain_CANVAS           dB that covered pixels of 256 x 256 crops gain
-    generic_over_inpaint_CANVAS   dB that they are above what cv2.inpaint (Telea) makes of the same pixels when it is
-                                  told which they are; the model has to find them
-    generic_uncovered_psnr        dB of the uncovered pixels, the lowest of the canvases' means
+    generic_over_inpaint_CANVAS   dB over covered pixels by which the model beats cv2.inpaint (Telea), which is told
+                                  which pixels are covered, while the model has to find them
+    generic_uncovered_psnr        dB over uncovered pixels, the lowest of the canvases' means
     generic_megabytes             size of the SavedModel's folder
 
 Command:
@@ -43,9 +43,9 @@ def measure(photographs: Sequence[Path], canvases: dict[str, Path], limit: int) 
     """Prints the figures.
 
     Args:
-      photographs: pictures, see `judge`.
-      canvases: RGBA pictures by name.
-      limit: pictures.
+      photographs: images; the first `limit` of at least 256 x 256 are used.
+      canvases: RGBA images by name.
+      limit: maximum number of images.
     """
     model = pretrained.GENERIC / "1"
     judged = judge(model, photographs, canvases, limit, inpaint=True)

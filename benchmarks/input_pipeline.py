@@ -1,13 +1,13 @@
-r"""Measures the input path: TFRecords to (source, target) pairs of 128 x 128, on all cores.
+r"""Measures the input pipeline: TFRecords to 128 x 128 (source, target) pairs, on all cores.
 
     --images=DIR     JPEGs; by default those in coco/val2017, else scikit-image's and scikit-learn's
 
-Out: a line for each figure.
+Out: one line per figure.
 
     input_crops          crops/s that tf.data delivers, uint8, before any corruption
-    input_pairs          pairs/s with the overlay of source and target, in tf.data (--corrupt_on=host)
-    input_decode_share   of the time of input_pairs, what a plain loop in one thread needs to decode the same number of
-                         pictures whole: below 1, cropping while decoding and several crops a picture pay off
+    input_pairs          pairs/s including the overlays of source and target, in tf.data (--corrupt_on=host)
+    input_decode_share   time that a plain loop in one thread needs to decode as many whole images, divided by the time
+                         of input_pairs: below 1, cropping while decoding and taking several crops per image pay off
 
 Command:
 
@@ -41,9 +41,9 @@ def measure(folder: Path, images_dir: Path, batches: int, rounds: int) -> None:
 
     Args:
       folder: an empty folder for the dataset and the canvas.
-      images_dir: JPEGs.
-      batches: of 16, timed in each round.
-      rounds: medians are taken over these.
+      images_dir: a folder of JPEGs.
+      batches: number of batches of 16 timed per round.
+      rounds: number of rounds to take medians over.
     """
     config = prepare(folder, images_dir)
     endless: Iterator[tf.Tensor] = iter(input_pipeline.training_batches(config))
@@ -59,7 +59,7 @@ def measure(folder: Path, images_dir: Path, batches: int, rounds: int) -> None:
         for k in range(batches * config.batch_size // config.data.crops_per_image):
             tf.io.decode_jpeg(tf.io.read_file(files[k % len(files)]), channels=3)
 
-    for iterator in (endless, overlaid):  # compiles, and fills the shuffle buffers
+    for iterator in (endless, overlaid):  # warm-up: compiles, and fills the shuffle buffers
         take(iterator)
     seconds = median_of_alternating([lambda: take(endless), lambda: take(overlaid), decode_whole], rounds)
     pictures = batches * config.batch_size

@@ -1,17 +1,17 @@
-r"""Judges a SavedModel's restoration of photographs under marks, independently of the code that made it.
+r"""Measures how well a SavedModel restores watermarked photographs, independently of the code that made it.
 
     python -m benchmarks.judge --model=runs/demo/export/1 --photos=coco/val2017 --canvases=marks --inpaint
 
-In: --photos     JPEGs or PNGs; of each that is large enough, the middle 256 x 256
-    --canvases   a folder of RGBA PNGs. One that is larger than a crop covers it with some part; a smaller one lies
-                 inside. Both lie on whole pixels, at a random place and an opacity of 0.88 to 0.97
+In: --photos     JPEGs or PNGs; the center 256 x 256 of each image that is large enough
+    --canvases   a folder of RGBA PNGs. A canvas larger than the crop covers all of it with one of its parts; a smaller
+                 one lies inside. Both lie at a random whole-pixel offset, with an opacity of 0.88 to 0.97
 
-Out: a line for each canvas: PSNR in dB, means over crops, of covered pixels (opacity above 0.02), of the others, and of
-all; with --inpaint, also what `cv2.inpaint` (Telea's method) makes of the covered pixels when it is told exactly which
-they are.
+Out: one line per canvas: PSNR in dB, means over crops, over covered pixels (opacity above 0.02), over the others, and
+over all; with --inpaint, also the PSNR of `cv2.inpaint` (Telea's method) on the covered pixels, when it is told exactly
+which they are.
 
-NumPy and Pillow lay the marks and measure, and TensorFlow loads the model: nothing of `preprocessing`, `training` or
-`serving` is imported, so a mistake there cannot hide itself here.
+Watermarks are laid and results measured with NumPy and Pillow, and the model is loaded with TensorFlow. Nothing is
+imported from `preprocessing`, `training` or `serving`, so an error there cannot hide itself here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _INPAINT = flags.DEFINE_bool("inpaint", False, "Compare with cv2.inpaint and the
 _SIDE = 256
 _SEED = 7
 _INPAINTING_RADIUS = 3
-# 68 dB at most, so that one exact crop does not outweigh all others in a mean.
+# In squared 8-bit levels: limits PSNR to 68 dB, so that one exact crop does not dominate a mean.
 _LEAST_SQUARED_ERROR = 1e-2
 
 
@@ -48,10 +48,10 @@ class Judged(NamedTuple):
     """PSNR in dB, means over crops.
 
     Attributes:
-      images: how many crops there were.
-      covered_in, uncovered_in, psnr_in: of the marked crops: covered pixels, the others, all.
-      covered_out, uncovered_out, psnr_out: of the restored ones.
-      covered_inpainted: of covered pixels that Telea's method filled in; NaN if that was not asked for.
+      images: number of crops.
+      covered_in, uncovered_in, psnr_in: of the watermarked crops, over covered pixels, uncovered pixels and all pixels.
+      covered_out, uncovered_out, psnr_out: the same for the restored crops.
+      covered_inpainted: over covered pixels filled in by Telea's method; NaN if not requested.
     """
 
     images: int
@@ -82,17 +82,20 @@ def _inpainted(laid: marked.Laid) -> np.ndarray:
 def judge(
     model: Path, photographs: Sequence[Path], canvases: dict[str, Path], limit: int = 40, *, inpaint: bool = False
 ) -> dict[str, Judged]:
-    """Judges a model.
+    """Evaluates a model.
 
     Args:
-      model: a version's folder, with the signature `restore`: `images` uint8 `[N, H, W, 3]` to `restored`.
-      photographs: pictures; the first `limit` of at least 256 x 256 are used.
-      canvases: RGBA pictures by name.
-      limit: crops.
-      inpaint: also fill in the covered pixels by Telea's method.
+      model: a version's folder with the signature `restore`, which maps `images`, uint8 `[N, H, W, 3]`, to `restored`.
+      photographs: images; the first `limit` of at least 256 x 256 are used.
+      canvases: RGBA images by name.
+      limit: maximum number of crops.
+      inpaint: whether to also fill in the covered pixels by Telea's method.
+
+    Returns:
+      The results by canvas name.
 
     Raises:
-      UserError: no picture is large enough, or OpenCV is missing.
+      UserError: no image is large enough, or OpenCV is missing.
     """
     import tensorflow as tf
 
@@ -121,7 +124,7 @@ def judge(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Judges as the flags say."""
+    """Evaluates according to the flags."""
     command_line.refuse_positional(argv)
     for flag in (_MODEL, _CANVASES):
         if not flag.value:
@@ -140,7 +143,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def run() -> None:
-    """The command."""
+    """Entry point of the command."""
     entry_flags.adopt(_FLAGS)
     command_line.run(main)
 

@@ -1,20 +1,20 @@
-r"""Compares the networks: size, receptive field, arithmetic, speed in training, and what each learns in the same time.
+r"""Compares the networks: size, receptive field, arithmetic, training speed, and quality after equal training time.
 
     --images=DIR     JPEGs; by default those in coco/val2017, else scikit-image's and scikit-learn's
     --minutes=3      training time of each network for the table's last column
 
-Out: a table with a row for each of training/models, and a line for each figure.
+Out: a table with one row per network in training/models, and one line per figure.
 
-    parameters            trained numbers
-    receptive field       pixels a side that an output pixel depends on
-    GFLOP/MP              floating-point operations for a million pixels of restoration, a multiply-add being two
-    images/s              of a training step (two overlays, forward, backward, update) of 8 crops of 128 x 128, in
-                          float32, and with oneDNN's bfloat16 convolutions where the CPU has them
-    covered dB            PSNR of the covered pixels of held-out crops after --minutes of the default recipe, faster of
-                          the two precisions; compilation counts, the validation at the end does not
+    parameters            number of trained parameters
+    receptive field       pixels per side that an output pixel depends on
+    GFLOP/MP              floating-point operations to restore a million pixels; a multiply-add counts as two
+    images/s              speed of a training step (two overlays, forward, backward, update) on 8 crops of 128 x 128, in
+                          float32, and with oneDNN's bfloat16 convolutions if the CPU supports them
+    covered dB            PSNR over covered pixels of held-out crops after --minutes of the default recipe, in the
+                          faster of the two precisions; the time includes compilation but not the final validation
 
-    models_unet_speed     images/s against those of srresnet, in the faster precision; models_nafnet_speed likewise
-    models_unet_quality   covered dB above those of srresnet; models_nafnet_quality likewise
+    models_unet_speed, models_nafnet_speed        images/s divided by those of srresnet, in the faster precision
+    models_unet_quality, models_nafnet_quality    covered dB above those of srresnet
 
 Command:
 
@@ -56,7 +56,7 @@ _DEVICE = "/cpu:0"
 
 
 def _gflop_per_megapixel(network: tf.keras.Model) -> float:
-    """Counts by TensorFlow's own statistics of each op, on a picture large enough for any stride."""
+    """Counts operations with TensorFlow's own per-op statistics, on an image large enough for any stride."""
     side = 256
     function = tf.function(network).get_concrete_function(tf.TensorSpec([1, side, side, 3]))
     builder = tf.compat.v1.profiler.ProfileOptionBuilder
@@ -66,7 +66,7 @@ def _gflop_per_megapixel(network: tf.keras.Model) -> float:
 
 
 def _training_step(config: ml_collections.ConfigDict, crops: tf.Tensor) -> Callable[[], None]:
-    """A network's own training step, compiled, as a function that makes one."""
+    """Returns a function that runs one training step of a network, already compiled."""
     strategy = tf.distribute.OneDeviceStrategy(_DEVICE)
     with strategy.scope():
         restorer = models.build(config)
@@ -81,7 +81,7 @@ def _training_step(config: ml_collections.ConfigDict, crops: tf.Tensor) -> Calla
 
 
 def _crops(config: ml_collections.ConfigDict, side: int) -> tf.Tensor:
-    """One batch, uint8 `[_BATCH, side, side, 3]`."""
+    """Returns one batch, uint8 `[_BATCH, side, side, 3]`."""
     config = config.copy_and_resolve_references()
     config.batch_size, config.data.crop = _BATCH, side
     return next(iter(input_pipeline.training_batches(config)))
@@ -90,7 +90,7 @@ def _crops(config: ml_collections.ConfigDict, side: int) -> tf.Tensor:
 def _images_per_second(
     recipes: dict[str, ml_collections.ConfigDict], crops: tf.Tensor, rounds: int
 ) -> dict[str, float]:
-    """Images/s of each network's training step, in the precision that is switched on."""
+    """Returns images/s of each network's training step, in the active precision."""
     steps = []
     for recipe in recipes.values():
         config = recipe.copy_and_resolve_references()
@@ -100,9 +100,9 @@ def _images_per_second(
 
 
 def _covered_psnr(config: ml_collections.ConfigDict, workdir: Path, minutes: float) -> float:
-    """Trains for so long, and judges what came of it."""
+    """Trains for `minutes` and returns the validation PSNR over covered pixels, in dB."""
     config.max_minutes = minutes
-    config.eval_every = config.checkpoint_every = config.steps  # at the end alone
+    config.eval_every = config.checkpoint_every = config.steps  # only at the end
     strategy = tf.distribute.OneDeviceStrategy(_DEVICE)
     return loop.train_and_evaluate(config, str(workdir), strategy, jit_compile=False)["covered_psnr"]
 
@@ -124,9 +124,9 @@ def measure(folder: Path, images_dir: Path, minutes: float, quick: bool) -> None
 
     Args:
       folder: an empty folder for the dataset, the canvas and the runs.
-      images_dir: JPEGs.
+      images_dir: a folder of JPEGs.
       minutes: training time of each network.
-      quick: fewer rounds, small crops and batches.
+      quick: whether to use fewer rounds, small crops and small batches.
     """
     draw.save_whole(draw.tile(draw.text_stamp("Sample")), str(folder / "canvas.png"))
     convert(str(images_dir), str(folder / "dataset"), "train=0.8,val=0.2", shard_mb=8)

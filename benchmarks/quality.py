@@ -1,18 +1,18 @@
-r"""Holds the quality of what is trained against what was promised.
+r"""Measures the quality of trained networks against the promised figures.
 
     --photos=DIR     COCO val2017: python -m preprocessing.download --dataset=coco-val2017 --dest=coco
     --canvas=FILE    an RGBA PNG; default: `dense` of `benchmarks.data.marks`
-    --training_minutes=10     time of each run at equal cost
-    --[no]demo       whether the demo is measured, too
+    --training_minutes=10     training time of each run, the same for all
+    --[no]demo       whether to measure the demo too
 
-Out: a line for each figure.
+Out: one line per figure.
 
-    demo_minutes            the whole of `make demo` after installation
+    demo_minutes            all of `make demo` after installation
     demo_covered_gain       dB that covered pixels of held-out crops gain
-    demo_uncovered_psnr     dB of pixels that nothing covered, against the original
+    demo_uncovered_psnr     dB of uncovered pixels, against the original
 
-    quality_noise2noise     dB of covered pixels, by `benchmarks.judge`, after --training_minutes of the default recipe:
-                            40 pictures are judged, and 265 others trained on
+    quality_noise2noise     dB over covered pixels, measured by `benchmarks.judge` on 40 images, after training for
+                            --training_minutes with the default recipe on 265 other images
     quality_clean           the same with clean targets
 
 Command:
@@ -43,7 +43,7 @@ _CANVAS = flags.DEFINE_string("canvas", None, "An RGBA PNG; default: one that is
 _MINUTES = flags.DEFINE_float("training_minutes", 10.0, "Training time of each run at equal cost.", lower_bound=0.0)
 _DEMO = flags.DEFINE_bool("demo", True, "Measure the demo.")
 
-# Pictures: what is judged is large enough for a crop in all but a few, so that 40 of the first 50 are.
+# Numbers of images. A few are too small for a crop, so 50 are reserved to get the 40 that are judged.
 _SET_ASIDE, _JUDGED, _TRAINED = 50, 40, 265
 
 

@@ -1,22 +1,23 @@
-"""Measures what a job of millions of pictures costs, and that killing it costs no more than time.
+"""Measures what a job of millions of images costs, and whether killing it costs anything but time.
 
 In: photographs, repeated as in `benchmarks.conversion`.
 
     --images=DIR     JPEGs; by default those in coco/val2017, else scikit-image's and scikit-learn's
-    --kills=20       of the conversion, and as many of batch restoration
+    --kills=20       number of kills of the conversion, and of batch restoration
 
-Out: a line for each figure, and a table by calculation.
+Out: one line per figure, and a calculated table.
 
-    plan_memory, plan_seconds     the shard plan of ten million pictures, written; their listing is simulated
-    plan_ratio                    against sorting the ten million names alone
-    copy_ratio                    --check=header on one core, against `cp` of the files, their SHA-256 and CRC-32C
+    plan_memory, plan_seconds     planning and writing the shards of ten million images, whose listing is simulated
+    plan_ratio                    time against only sorting the ten million names
+    copy_ratio                    speed with --check=header on one core, against `cp` plus SHA-256 and CRC-32C of the
+                                  files
     dask_ratio                    images/s of two Dask workers against one, --check=decode
-    dask_ratio_plain              the same of plain decoding loops: what this machine's cores allow
-    kills_conversion              jobs, of all those killed once at a random moment and run again, that ended with other
-    kills_restoration             bytes than one that was never killed
+    dask_ratio_plain              the same for plain decoding loops: what this machine's cores allow
+    kills_conversion              of the jobs killed once at a random moment and run again, how many ended with other
+    kills_restoration             bytes than a job that was never killed
 
-Half of the kills hit the main process alone, half all of its processes. Both sides of a ratio run alternately; medians
-are quoted.
+Half of the kills hit only the main process, half all of its processes. Both sides of a ratio run alternately, and
+medians are reported.
 
 Command:
 
@@ -57,7 +58,7 @@ _ONLY = flags.DEFINE_multi_enum("only", _PARTS, _PARTS, "Parts to measure.")
 
 _RESTORED = 60
 
-_COLLECTIONS = [  # name, pictures, bytes
+_COLLECTIONS = [  # name, number of images, bytes
     ("COCO val2017", 5_000, 815_585_330),
     ("COCO train2017", 118_287, 19_336_861_798),
     ("Open Images, 300 kB a picture", 9_000_000, 9_000_000 * 300e3),
@@ -96,7 +97,7 @@ print(seconds, int(peak) * 1024, shards, time.perf_counter() - started)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures, prints."""
+    """Measures and prints the figures."""
     with tempfile.TemporaryDirectory(prefix="cleanplate-scale-") as folder:
         work = Path(folder)
         count, rounds = (1_000, 1) if _QUICK.value else (5_000, 3)
@@ -108,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
         if "copy" in _ONLY.value:
             _measure_copy(images, work, rounds)
         if "dask" in _ONLY.value:
-            # More: connecting, planning and grouping are the same for one worker and two.
+            # More images here, because connecting, planning and grouping take the same time with one worker or two.
             lay_out_copies(_IMAGES.value, 3 * count, work / "many")
             _measure_dask(work / "many", work, rounds)
         kills = 3 if _QUICK.value else _KILLS.value
@@ -129,7 +130,7 @@ def _measure_plan(count: int) -> None:
 
 
 def _plan(count: int) -> list[float]:
-    """Seconds, highest resident bytes, shards, and the seconds that sorting the names alone takes."""
+    """Returns planning seconds, peak resident bytes, number of shards, and the seconds to only sort the names."""
     done = child_process.run([sys.executable, "-c", _PLAN, str(count)], capture_output=True, text=True, check=True)
     return [float(value) for value in done.stdout.split()]
 
@@ -147,7 +148,7 @@ def _measure_copy(images: Path, work: Path, rounds: int) -> None:
             google_crc32c.value(data)
 
     with _one_core():
-        ours()  # Beam's first pipeline in a process is slower
+        ours()  # warm-up: the first Beam pipeline in a process is slower
         own, other = median_of_alternating([ours, copy_and_digest], rounds)
     report("copy_ratio", other / own, "x", target=0.5)
 
@@ -160,7 +161,7 @@ def _measure_dask(images: Path, work: Path, rounds: int) -> None:
             lambda: decode_plainly(images, work, 1),
             lambda: decode_plainly(images, work, 2),
         ]
-        for function in functions[:2]:  # a worker's first task imports Beam
+        for function in functions[:2]:  # warm-up: a worker's first task imports Beam
             function()
         alone, both, one_loop, two_loops = median_of_alternating(functions, rounds)
     report("dask_ratio", alone / both, "x", target=1.6)
@@ -187,12 +188,12 @@ def _measure_kills_of_restoration(images: Path, work: Path, kills: int) -> None:
 
 
 def _measure_kills(name: str, command: list[str], output: Path, kills: int, exit_code: int = 0) -> None:
-    """Runs a command as it is; then kills it at random, once each time, and counts the results that differ."""
+    """Runs a command once undisturbed; then runs, kills and reruns it `kills` times, and counts differing results."""
     started = time.perf_counter()
     _run(command, exit_code)
     seconds = time.perf_counter() - started
     expected = _digests(output)
-    # The start of Python and its imports is not what is to be tested.
+    # Kills begin at 15 % of the time, because the start of Python and its imports are not under test.
     moments = [random.Random(kill).uniform(0.15, 0.95) * seconds for kill in range(kills)]
     different = in_time = 0
     for kill, moment in enumerate(moments):
@@ -214,7 +215,7 @@ def _measure_kills(name: str, command: list[str], output: Path, kills: int, exit
 
 
 def _print_table(images: Path, work: Path, rounds: int) -> None:
-    """What whole collections cost, from rates that are measured here, one core each; nothing of it was run."""
+    """Prints what whole collections would cost on one core, calculated from rates measured here."""
     size = sum(path.stat().st_size for path in images.iterdir())
     output = work / "out"
     with _one_core():
@@ -258,7 +259,7 @@ def _run(command: list[str], exit_code: int) -> None:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Of every file below a folder."""
+    """Returns the SHA-256 of every file below a folder, by relative path."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")

@@ -1,14 +1,14 @@
-r"""Measures the SavedModel: sizes kept, tiles against no tiles, and the server against calling the model in process.
+r"""Measures the SavedModel: image sizes preserved, tiled against untiled, and the server against in-process calls.
 
     python -m benchmarks.serving [--quick]
 
-The default network with random weights, since speed and seams do not depend on what it has learned.
+It uses the default network with random weights, because speed and seams do not depend on what was learned.
 
-Out: a line for each figure.
+Out: one line per figure.
 
-    sizes_changed           pictures that came back in another size, of sizes from 1 x 1 up
-    tiled_difference        largest difference between tiled and untiled inference, in grey levels
-    grpc_against_in_process time of a 640 x 480 request over gRPC, by that of the model called in this process
+    sizes_changed           number of images that came back in another size, of sizes from 1 x 1 up
+    tiled_difference        largest difference between tiled and untiled inference, in gray levels
+    grpc_against_in_process time of a 640 x 480 request over gRPC, divided by that of calling the model in this process
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _export(folder: Path, **limits: int) -> str:
     restorer = models.build(default.get_config())
     rng = np.random.default_rng(0)
     for variable in restorer.network.trainable_variables:
-        # Strong enough that every pixel changes, so that a seam would show.
+        # Large enough to change every pixel, so that a seam would show.
         variable.assign_add(rng.normal(0, 0.02, variable.shape))
     return str(
         write_saved_model(

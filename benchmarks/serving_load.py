@@ -1,18 +1,18 @@
-r"""Measures the embedded server under load, bad inputs and changing versions, in a process of its own.
+r"""Measures the embedded server, run in a separate process, under load, bad inputs and changing versions.
 
     python -m benchmarks.serving_load [--quick]
 
-The model is `pretrained/generic`. Out: a line for each figure.
+The model is `pretrained/generic`. Out: one line per figure.
 
-    load_lost, load_wrong    requests of 64 clients without an answer, and with one that is not the model's own in this
-                             process; their p50 and p99 above them, by the time of one request that is alone
-    load_memory              resident memory of the server after 5,000 requests, by that after 500
-    bad_inputs_unanswered    of 300: truncated, with bits flipped, bombs, wrong magic, empty, 1 x 1, 30000 x 1, CMYK,
-                             animated; answered are those that get a picture or INVALID_ARGUMENT, after which the next
-                             good picture is restored rightly
-    swap_failed              requests that failed while a new version came every 2 seconds for a minute
-    memory_24_megapixels     GB that the server's peak grows by when it restores 6000 x 4000 pixels
-    time_24_megapixels       seconds a pixel of that picture, by those of one of 6 megapixels
+    load_lost, load_wrong    requests from 64 clients that got no answer, or an answer that differs from the model's
+                             in this process; a line above gives p50 and p99 relative to a single request on its own
+    load_memory              server's resident memory after 5,000 requests, divided by that after 500
+    bad_inputs_unanswered    of 300 bad inputs (truncated, bits flipped, bombs, wrong magic, empty, 1 x 1, 30000 x 1,
+                             CMYK, animated), those without a proper answer: an image or INVALID_ARGUMENT, after which
+                             the next good image is restored correctly
+    swap_failed              requests that failed while a new version appeared every 2 seconds for a minute
+    memory_24_megapixels     GB that the server's peak memory grows by when it restores 6000 x 4000 pixels
+    time_24_megapixels       seconds per pixel of that image, divided by those of a 6-megapixel image
 """
 
 from __future__ import annotations
@@ -49,25 +49,25 @@ _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_len
 
 @contextlib.contextmanager
 def _server(base_path: Path, *flags_: str) -> Iterator[tuple[str, psutil.Process]]:
-    """A server's address and process."""
+    """Runs a server and yields its address and process."""
     command = [sys.executable, "-m", "serving.server", f"--model_base_path={base_path}", "--port=0", *flags_]
     with child_process.start(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process.stdout.readline().split(" at ")[1].split()[0], psutil.Process(process.pid)
         finally:
             process.terminate()
-            process.wait()  # before its output is closed, into which it says that it stops
+            process.wait()  # before closing the pipe, because the server still prints that it stops
 
 
 class _Client:
-    """Sends files and returns the pixels of the answers."""
+    """A client that sends files and returns the pixels of the answers."""
 
     def __init__(self, address: str):
         self._channel = grpc.insecure_channel(address, [*_OPTIONS, ("grpc.use_local_subchannel_pool", 1)])
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def restored(self, file: bytes) -> np.ndarray:
-        """Raises grpc.RpcError."""
+        """Sends a file and returns the restored image's pixels; raises grpc.RpcError if the request fails."""
         request = predict_pb2.PredictRequest()
         request.model_spec.name = "cleanplate"
         request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([file]))
@@ -156,7 +156,7 @@ def _bad_inputs(count: int) -> list[bytes]:
         _file(photo, "GIF", "P", save_all=True, append_images=frames),
         _file(photo, "PNG", save_all=True, append_images=frames),
     ]
-    for image_format in ("PNG", "GIF", "BMP"):  # bombs: small files that claim to be larger than is allowed
+    for image_format in ("PNG", "GIF", "BMP"):  # bombs: small files that claim a size above the limit
         bomb = bytearray(_file(photo[:4, :4], image_format, "P" if image_format == "GIF" else "RGB"))
         start, coded = {
             "PNG": (16, (60000).to_bytes(4, "big") * 2),
@@ -260,7 +260,7 @@ def _large() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measures, one after the other."""
+    """Runs all measurements, one after the other."""
     command_line.refuse_positional(argv)
     quick = _QUICK.value
     _load(quick)

@@ -1,20 +1,21 @@
-r"""Measures training: against a plain Keras fit, what the loop itself costs, and whether steps stay fast.
+r"""Measures training: speed against a plain Keras fit, the cost of the loop itself, and whether steps stay fast.
 
     --images=DIR     JPEGs; by default those in coco/val2017, else scikit-image's and scikit-learn's
 
-Out: a line for each figure.
+Out: one line per figure.
 
-    training_against_keras_fit   images/s of SRResNet (128 x 128, batch 8) through our loop, by those of a plain Keras
-                                 `fit` that a Python generator feeds, as the older scripts have it
-    training_bfloat16_loss       dB of validation PSNR that training in bfloat16 costs against float32: the default
-                                 recipe for 600 steps, the same draws
-    training_loop_efficiency     steps/s of the loop, by those of the slower of the network alone and the input alone
-    training_step_drift          time of the last hundred of 2,000 steps by that of the first hundred, a small network,
-                                 and training_step_drift_xla, compiled
-    training_memory_drift        resident memory likewise, and training_memory_drift_xla
+    training_against_keras_fit   images/s of SRResNet (128 x 128, batch 8) through our loop, divided by those of a plain
+                                 Keras `fit` fed by a Python generator, as in the older scripts
+    training_bfloat16_loss       dB of validation PSNR lost by training in bfloat16 instead of float32: the default
+                                 recipe for 600 steps with the same random draws
+    training_loop_efficiency     steps/s of the loop, divided by those of the network alone or the input alone,
+                                 whichever is slower
+    training_step_drift          time of the last hundred of 2,000 steps of a small network, divided by that of the
+                                 first hundred; training_step_drift_xla: the same, compiled
+    training_memory_drift        the same ratio for resident memory; training_memory_drift_xla: the same, compiled
 
-Both sides of the first run alternately, and the fastest round of each counts; so do those of the loop's efficiency, of
-which medians are quoted.
+The two sides of training_against_keras_fit run alternately, and the fastest round of each counts. The parts of
+training_loop_efficiency also run alternately, and medians count.
 
 Command:
 
@@ -57,7 +58,7 @@ _STEPS_A_CALL = 4
 
 
 class _Loop:
-    """Our steps, as `training.loop` calls them."""
+    """Runs our training steps the way `training.loop` does."""
 
     def __init__(self, config: ml_collections.ConfigDict, jit_compile: bool = False):
         strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
@@ -68,7 +69,7 @@ class _Loop:
         self._execute = make_execution(step)
         self.batches = training_batches(config)
         self._elements = iter(strategy.experimental_distribute_dataset(self.batches))
-        # Endless copies of one batch: the input costs nothing.
+        # Endlessly repeats one batch, so that the input costs nothing.
         same = tf.data.Dataset.from_tensors(next(iter(self.batches))).repeat()
         self._same = iter(strategy.experimental_distribute_dataset(same))
         self._step = 0
@@ -97,7 +98,7 @@ def _batches(files: Sequence[str], canvas_path: str, batch: int, side: int) -> I
 
 
 def _keras_fit_process(connection: Connection, fields: dict, images_dir: Path, canvas_path: str) -> None:
-    """Runs Keras' fit for each number of steps that comes through the connection, and answers with its seconds."""
+    """Receives numbers of steps over the connection, runs Keras' fit for each, and sends back the time in seconds."""
     config = ml_collections.ConfigDict(fields)
     network = models.build(config).network
     network.compile(tf.keras.optimizers.Adam(1e-4), "mae")
@@ -113,7 +114,7 @@ def _against_keras_fit(
     config: ml_collections.ConfigDict, images_dir: Path, canvas_path: str, steps: int, rounds: int
 ) -> None:
     config.model.name, config.batch_size = "srresnet", 8
-    # Keras computes in a process of its own, in float32 as the older scripts do, and never while ours does.
+    # Keras runs in a separate process, in float32 like the older scripts, and never at the same time as our loop.
     spawn = multiprocessing.get_context("spawn")
     connection, other_end = spawn.Pipe()
     arguments = (other_end, config.to_dict(), images_dir, canvas_path)
@@ -136,7 +137,7 @@ def _against_keras_fit(
     ours = _Loop(config)
     pairs = [(our_loop(steps), keras_fit(steps)) for _ in range(rounds)]
     connection.send(0)
-    # Keras' rounds differ by two thirds here, ours by a tenth: a median could flatter us, the fastest rounds cannot.
+    # Keras' rounds vary by two thirds here, ours by a tenth: medians could favor us, the fastest rounds cannot.
     own, other = (min(side) for side in zip(*pairs))
     print(f"SRResNet: {8 * steps / own:.2f} images/s; Keras fit: {8 * steps / other:.2f} images/s")
     report("training_against_keras_fit", other / own, "x", 2)
@@ -177,7 +178,7 @@ def _loop_efficiency(config: ml_collections.ConfigDict, steps: int, rounds: int)
 def _drift(config: ml_collections.ConfigDict, jit_compile: bool, steps: int) -> None:
     config.model.features, config.model.blocks = (8, 12), (1, 1)
     config.data.crop, config.batch_size = 32, 4
-    # So small a network would wait for JPEGs, and the first steps, which find full buffers, would be the fastest.
+    # Otherwise so small a network would wait for JPEGs, and the first steps, with full buffers, would be the fastest.
     config.data.crops_per_image = 16
     ours, seconds, resident, process = _Loop(config, jit_compile), [], [], psutil.Process()
     for _ in range(steps // _STEPS_A_CALL):
@@ -197,8 +198,8 @@ def measure(folder: Path, images_dir: Path, quick: bool) -> None:
 
     Args:
       folder: an empty folder for the dataset and the canvas.
-      images_dir: JPEGs.
-      quick: fewer steps and rounds.
+      images_dir: a folder of JPEGs.
+      quick: whether to use fewer steps and rounds.
     """
     config = prepare(folder, images_dir, "train=0.9,val=0.1")
 

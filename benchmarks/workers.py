@@ -1,23 +1,25 @@
-r"""Measures whether two workers train as one does: the same recipe, global batch and seed, float32.
+r"""Measures whether two workers train like one, with the same recipe, global batch and seed, in float32.
 
-Each worker reads shards of its own, so two of them see other crops than one. The comparison is therefore made twice.
+Each worker reads its own shards, so two workers see different crops than one. So there are two comparisons.
 
-On one picture, mirror image of itself and of a crop's size, every batch is the same whoever reads it, and overlays are
-drawn by step and place in the global batch: the curves must agree but for rounding.
+The first trains on a single image that has the size of a crop and is its own mirror image, so that every batch is the
+same whichever worker reads it. Overlays depend only on the step and the position in the global batch. So the curves
+must agree up to rounding.
 
-    workers_same_crops_loss      greatest difference of the loss, in percent of one worker's
-    workers_same_crops_psnr      greatest difference of the validation PSNR, dB
+    workers_same_crops_loss      largest difference in loss, in percent of one worker's loss
+    workers_same_crops_psnr      largest difference in validation PSNR, dB
 
-On the photographs that scikit-image and scikit-learn ship, one worker trains twice (which shard is read sooner differs
-from run to run) and two workers once; the curves are smoothed over the steps between two validations.
+The second trains on the photographs that come with scikit-image and scikit-learn: one worker twice (which shard is read
+first differs between runs) and two workers once. Losses are averaged over the steps between validations.
 
-    workers_photographs_loss       greatest difference of two workers' loss from the nearer run of one, in percent of it
-    workers_photographs_psnr       greatest difference of the validation PSNR likewise, dB
-    workers_photographs_last_psnr  that of the last validation
+    workers_photographs_loss       largest difference between two workers' loss and the closer of the two runs with one
+                                   worker, in percent of the latter
+    workers_photographs_psnr       the same for the validation PSNR, dB
+    workers_photographs_last_psnr  the same for the PSNR of the last validation, dB
     workers_spread_loss, workers_spread_psnr, workers_spread_last_psnr
-                                   the same of the two runs of one worker from each other, for comparison
+                                   for comparison, the same differences between the two runs with one worker
 
-Out: a line for each figure, and the curves as a table, for docs/scale.md. It says nothing of speed: both workers share
+Out: one line per figure, and the curves as a table for docs/scale.md. Speed is not measured, because both workers share
 this machine's cores.
 
 Command:
@@ -64,13 +66,13 @@ _SHARDS = 4
 
 
 class Curve(NamedTuple):
-    """What a run reported: by step, the loss and, of fewer steps, validation's PSNR in dB."""
+    """The loss of a run by step, and its validation PSNR in dB by step of validation."""
 
     loss: dict[int, float]
     psnr: dict[int, float]
 
     def smoothed_loss(self) -> dict[int, float]:
-        """By step of validation, the mean of the losses since the one before."""
+        """Returns the mean loss since the previous validation, by step of validation."""
         means, before = {}, 0
         for step in self.psnr:
             means[step] = statistics.fmean(loss for at, loss in self.loss.items() if before < at <= step)
@@ -93,7 +95,7 @@ def _train(workers: int, workdir: Path, fields: dict[str, Any]) -> Curve:
 
 
 def _write_equal_pictures(folder: Path, photographs: Path) -> None:
-    """Files of different bytes that show one picture: a crop of a photograph beside its mirror image."""
+    """Writes files that differ in bytes but show the same image: half a crop beside its mirror image."""
     folder.mkdir()
     with Image.open(sorted(photographs.iterdir())[0]) as photograph:
         pixels = np.asarray(photograph.convert("RGB"))
@@ -102,12 +104,12 @@ def _write_equal_pictures(folder: Path, photographs: Path) -> None:
     picture = Image.fromarray(np.concatenate([half, half[:, ::-1]], axis=1))
     for index in range(2 * _SHARDS):
         text = PngImagePlugin.PngInfo()
-        text.add_text("copy", str(index))  # equal files are left out of a dataset
+        text.add_text("copy", str(index))  # identical files would be dropped from the dataset
         picture.save(folder / f"{index}.png", pnginfo=text)
 
 
 def _greatest(ours: dict[int, float], *others: dict[int, float], relative: bool = False) -> float:
-    """The greatest difference of a curve, at any step, from the nearest of others; in percent if `relative`."""
+    """Returns a curve's largest difference, at any step, from the closest of the others; in percent if `relative`."""
     return max(
         min(abs(value - other[step]) / (0.01 * other[step] if relative else 1.0) for other in others)
         for step, value in ours.items()
@@ -119,11 +121,11 @@ def measure(folder: Path, quick: bool) -> None:
 
     Args:
       folder: an empty folder.
-      quick: fewer steps.
+      quick: whether to train for fewer steps.
     """
     sample_photos.write_coco_folder(str(folder / "photos"))
     photographs = folder / "photos" / "images"
-    # Shards so small that there are two for each worker.
+    # Small shards, so that each worker gets two.
     convert(str(photographs), str(folder / "photographs"), "train=11,val=3", shard_mb=0.4)
     canvas_path, steps = str(folder / "canvas.png"), 40 if quick else 400
     draw.save_whole(draw.tile(draw.text_stamp("Sample")), canvas_path)

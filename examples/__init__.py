@@ -1,3 +1,3 @@
-"""Whole paths through Cleanplate, to run and to learn from."""
+"""Complete examples of using Cleanplate, to run and to learn from."""
 
 import common.environment  # noqa: F401  (before TensorFlow)

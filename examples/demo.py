@@ -1,26 +1,26 @@
-r"""The whole path on real photographs, as `make demo` runs it.
+r"""The whole pipeline on real photographs, as run by `make demo`.
 
     python -m examples.demo --out=runs/demo [--coco=/path/to/coco] [--minutes=5]
 
-In: a COCO folder (train2017/ or val2017/ or images/ beside annotations/, or a bare folder of pictures); without one,
-the photographs that scikit-image and scikit-learn ship.
+In: a COCO folder (train2017/, val2017/ or images/ beside annotations/, or just a folder of images). Without one, the
+demo uses the photographs that come with scikit-image and scikit-learn.
 
 Out: OUT/
-    canvas.png           the mark: drawn here, so that nobody else's is needed
+    canvas.png           the watermark, drawn by the demo so that no one else's is needed
     tfrecords/           Apache Beam's output
     train/               the run: checkpoints, TensorBoard
     export/1/            the trained network as a SavedModel
-    keyed/1/             the SavedModel of the known mark, which needs no training
-    marked/              held-out crops, as they go to the gRPC servers
-    pretrained/ restored/ known/    what came back: from pretrained/generic, which never saw this mark; from the network
-                         that was trained here; and with the mark known
-    before_after.png     a row per photograph: marked | mark unknown | learned | mark known | clean
-    summary.json         the figures, in dB, means over held-out crops
+    keyed/1/             the SavedModel for the known watermark, which needs no training
+    marked/              watermarked held-out crops, as sent to the gRPC servers
+    pretrained/ restored/ known/    the results: from pretrained/generic, which never saw this watermark; from the
+                         network trained here; and with the watermark known
+    before_after.png     one row per photograph: marked | mark unknown | learned | mark known | clean
+    summary.json         the figures in dB, means over held-out crops
 
-It ends with exit code 1 where training did not restore the crops: where covered pixels gained less than 6 dB, or
-uncovered ones are below 38 dB.
+The exit code is 1 if training failed to restore the crops: covered pixels gained less than 6 dB, or uncovered pixels
+are below 38 dB.
 
-Each stage is the command a user would type, and is printed before it runs. Every start is a fresh one.
+Each stage is the command that a user would type, and is printed before it runs. Every run starts from scratch.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ _COCO = flags.DEFINE_string(
 _OUT = flags.DEFINE_string("out", "runs/demo", "Where everything goes.", flag_values=_FLAGS)
 _MINUTES = flags.DEFINE_float("minutes", demo_config.get_config().max_minutes, "Training time.", flag_values=_FLAGS)
 
-# Pictures of a large COCO folder that the demo uses: more would only make the conversion longer.
+# Maximum number of images taken from a large COCO folder: more would only make the conversion slower.
 _MOST_TRAIN, _MOST_VAL = 2000, 100
-_ROWS = 4  # of before_after.png
-_SEED = 152  # of the split: of the packaged photographs, it holds out a cup, a rocket and a cat
+_ROWS = 4  # rows of before_after.png
+_SEED = 152  # seed of the split: with it, the held-out packaged photographs are a cup, a rocket and a cat
 _TEXT = "CLEANPLATE  sample"
-# What the demo must reach, dB: a mark that is still there gains nothing, a network that guesses harms what is clean.
+# Minimum results of the demo, in dB. A watermark that remains gains nothing; a network that guesses harms clean pixels.
 LEAST_GAIN, LEAST_UNCOVERED = 6.0, 38.0
 
 
@@ -71,10 +71,10 @@ def _command(module: str, *arguments: str) -> list[str]:
 
 
 def run_module(title: str, module: str, *arguments: str) -> None:
-    """Runs a module of ours as a user would, and shows its command.
+    """Prints a module's command and runs it as a user would.
 
     Raises:
-      UserError: it failed; its own message was printed before.
+      UserError: it failed; its own message has been printed already.
     """
     print(f"\n== {title}\n$ python {shlex.join(_command(module, *arguments)[1:])}", flush=True)
     code = child_process.run(_command(module, *arguments)).returncode
@@ -96,11 +96,11 @@ def _server(model_base_path: Path) -> Iterator[str]:
             yield ready.split(" at ")[1].split()[0]
         finally:
             server.terminate()
-            server.communicate()  # reads its farewell, and waits for it
+            server.communicate()  # drains its last output and waits for it to exit
 
 
 def _find_coco(folder: str) -> tuple[Path, Path | None]:
-    """The pictures and, where there is one, the annotation file of a COCO folder."""
+    """Returns the image folder of a COCO folder and its annotation file, if there is one."""
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"COCO={folder}: no such folder; give one that holds train2017/, val2017/ or pictures")
@@ -119,7 +119,7 @@ def _splits(images_dir: Path) -> str:
 
 
 def _claim(out: Path) -> None:
-    """Makes an empty folder, clearing what an earlier demo left but nothing else."""
+    """Makes an empty folder; clears the output of an earlier demo, but nothing else."""
     marker = out / ".cleanplate-demo"
     if marker.exists():
         shutil.rmtree(out)
@@ -142,14 +142,14 @@ def _write_marked(validation: Validation, folder: Path) -> list[str]:
 
 
 def _restored_by(model_base_path: Path, title: str, marked: Path, folder: Path, names: Sequence[str]) -> np.ndarray:
-    """Serves an export, sends it the marked crops and reads what came back: uint8 `[N, H, W, 3]`."""
+    """Serves an export, sends it the watermarked crops and returns the results: uint8 `[N, H, W, 3]`."""
     with _server(model_base_path) as address:
         run_module(title, "serving.client", f"--server={address}", str(marked), str(folder))
     return np.stack([np.asarray(Image.open(folder / name).convert("RGB")) for name in names])
 
 
 def _save_sheet(validation: Validation, results: Mapping[str, np.ndarray], path: Path) -> None:
-    """A row per photograph; above each image what it is, and its PSNR over covered pixels."""
+    """Saves one row per photograph; each column has a title, each image its PSNR over covered pixels."""
     columns = {"marked": validation.corrupted, **results, "clean": validation.clean}
     shown = range(0, len(validation.clean), max(1, len(validation.clean) // _ROWS))[:_ROWS]
     rows, captions = [], []
@@ -167,10 +167,10 @@ def _save_sheet(validation: Validation, results: Mapping[str, np.ndarray], path:
 
 
 def require(summary: Mapping[str, float]) -> None:
-    """Checks that the marks are off and the rest is as it was.
+    """Checks that the watermarks are gone and the other pixels unharmed.
 
     Raises:
-      UserError: they are not; the figures and what to do are in the message.
+      UserError: they are not; the message has the figures and a remedy.
     """
     gain = summary["covered_psnr_out"] - summary["covered_psnr_in"]
     if gain < LEAST_GAIN or summary["uncovered_psnr_out"] < LEAST_UNCOVERED:
@@ -186,14 +186,14 @@ def run_demo(coco: str, out_dir: str, minutes: float) -> dict[str, object]:
 
     Args:
       coco: a COCO folder, or empty for the packaged photographs.
-      out_dir: where everything goes; an earlier demo's folder is cleared.
+      out_dir: the output folder; an earlier demo's folder is cleared.
       minutes: training time.
 
     Returns:
-      What `summary.json` holds.
+      The contents of `summary.json`.
 
     Raises:
-      UserError: a stage failed; its own message was printed before.
+      UserError: a stage failed; its own message has been printed already.
     """
     out = Path(out_dir)
     if coco:
@@ -287,7 +287,7 @@ def _targets(config: ml_collections.ConfigDict) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the demo, prints where its pictures are and the figures in one line, and fails where they are too low."""
+    """Runs the demo, prints its output paths and its figures on one line each, and fails if the figures are too low."""
     command_line.refuse_positional(argv)
     summary = run_demo(_COCO.value, _OUT.value, _MINUTES.value)
     print(f"\nPictures: {_OUT.value}/before_after.png   figures: {_OUT.value}/summary.json")

@@ -1,3 +1,3 @@
-"""TFRecords in, a trained restoration network out."""
+"""Trains a restoration network on TFRecords."""
 
 import common.environment  # noqa: F401  (before TensorFlow)

@@ -1,29 +1,29 @@
-r"""Judges a trained model on pictures and writes a report that opens in a browser.
+r"""Evaluates a trained model on images and writes a report that opens in a browser.
 
     python -m training.evaluate --model=runs/mine/export --images=photos --out=report \
         --spec='watermark:canvas=mark.png,opacity=0.5..1' --spec='watermark:canvas=mark.png+jpeg:quality=60..90'
 
-In: an export of `serving.export` (the folder of versions, of which the newest is taken, or a version), or a workdir of
-`training.train`, of which the weights that did best in validation are taken; clean pictures, a file or a folder with
-the folders in it. Each picture is cropped about its centre, overlaid as each spec says, and restored. The overlay of
-picture n is the one that `training.preview` shows for the seed "--seed, n" and the same --side.
+In: a model and clean images. The model is an export from `serving.export` (one version, or the folder of versions, of
+which the newest is used) or a workdir of `training.train` (its weights with the best validation result are used). The
+images are a file, or a folder including its subfolders. Each image is center-cropped, overlaid as each spec says, and
+restored. Image n gets the overlay that `training.preview` shows for seed "--seed, n" with the same --side.
 
 Out: REPORT/
-    index.html      one page, needs no network: figures, a histogram, the worst and the best pictures to compare
-    summary.json    `model`, `arguments`, `pictures` (found, evaluated, failed with reasons), and a part a spec:
+    index.html      one page, needs no network: figures, a histogram, the worst and the best images to compare
+    summary.json    `model`, `arguments`, `pictures` (found, evaluated, failed with reasons), and for each spec the
                     means and medians of the figures below
-    pictures.csv    a row for each picture and spec: `number`, `picture`, `spec`, `width`, `height`, `covered_share`,
-                    then FIGURE_in of the overlaid picture, FIGURE_out of the restored one, FIGURE_gain, with FIGURE
-        psnr              over all pixels, dB; at most 68.13, which stands for an exact picture
-        covered_psnr      over those that the overlay covered
-        uncovered_psnr    over the others
+    pictures.csv    one row per image and spec: `number`, `picture`, `spec`, `width`, `height`, `covered_share`, then
+                    FIGURE_in (overlaid image), FIGURE_out (restored image) and FIGURE_gain, where FIGURE is
+        psnr              over all pixels, dB; at most 68.13, which stands for an exact image
+        covered_psnr      over pixels that the overlay covered
+        uncovered_psnr    over the other pixels
         ssim              over all pixels, -1..1
-        covered_ssim      over windows about covered pixels
+        covered_ssim      over windows centered on covered pixels
 
-A cell is empty where a figure is not defined: no such pixels, or, for SSIM, a side below 11 pixels. The folder appears
-when it is complete. A picture that cannot be evaluated is named, counted and listed, and the others go on; the exit
-code is 1 then. One picture is in memory at a time; whole pictures (--side=0) of many megapixels need an export, which
-restores them in tiles.
+A cell is empty where its figure is undefined: there are no such pixels, or (SSIM) a side is below 11 pixels. The folder
+appears once it is complete. An image that cannot be evaluated is reported, counted and listed; the rest are still
+evaluated, and the exit code is 1. Only one image is in memory at a time. Whole images (--side=0) of many megapixels
+need an export, which restores them in tiles.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from training import corruption
 from training.evaluation import figures, model, page, pictures, report_folder
 from training.evaluation.gallery import Gallery
 
-# Flags of its own, as in common/entry_flags.py: `training.preview` has an --images and an --out too, and absl's flags
-# are global by name, so that a notebook could not import both modules.
+# A separate flag registry, see common/entry_flags.py: absl's flags are global by name and `training.preview` also
+# defines --images and --out, so otherwise a notebook could not import both modules.
 _FLAGS = flags.FlagValues()
 _MODEL = flags.DEFINE_string("model", None, "An export, one version of it, or a training workdir.", flag_values=_FLAGS)
 _IMAGES = flags.DEFINE_string("images", None, "A folder of clean pictures, or one picture.", flag_values=_FLAGS)
@@ -66,13 +66,13 @@ _COLUMNS = ("number", "picture", "spec", "width", "height", "covered_share", *fi
 
 
 def _overlay(corrupt: corruption.Corruption, clean: np.ndarray, seed: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Overlays a picture, uint8 `[H, W, 3]`; returns the like, and bool `[H, W]`, where it is covered."""
+    """Overlays an image, uint8 `[H, W, 3]`; returns the overlaid image and bool `[H, W]`, the covered pixels."""
     corrupted, alpha = corrupt(tf.cast(clean, tf.float32)[None] / 255.0, tf.constant([seed], tf.int32))
     return tf.cast(tf.round(corrupted * 255.0), tf.uint8)[0].numpy(), alpha[0, ..., 0].numpy() > corruption.COVERED
 
 
 class _Part:
-    """One spec: how it corrupts, and what came of it."""
+    """One spec: its corruption and its results."""
 
     def __init__(self, spec: str, shown: int):
         self.spec, self.corrupt = spec, corruption.build(spec)
@@ -80,7 +80,7 @@ class _Part:
         self.gallery = Gallery(shown)
 
     def line(self) -> str:
-        """What the command prints."""
+        """Returns the line that the command prints for this spec."""
         mean = {name: figure["mean"] for name, figure in figures.summarize(self.rows).items()}
         measure = self.gallery.measure
         pixels = "covered pixels" if measure == "covered_psnr" else "covers nothing; all pixels"
@@ -90,7 +90,7 @@ class _Part:
 def _evaluate_picture(
     number: int, name: str, path: Path, parts: Sequence[_Part], trained: model.Model, side: int, seed: int
 ) -> list[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
-    """For each part: the row, the overlaid and the restored picture."""
+    """Returns, for each part, its row of figures, the overlaid image and the restored image."""
     clean, results = pictures.read_crop(path, side), []
     for part in parts:
         corrupted, covered = _overlay(part.corrupt, clean, (seed, number))
@@ -119,20 +119,20 @@ def evaluate(
     """Writes a report.
 
     Args:
-      model_path: an export, a version of it, or a training workdir.
-      images: a folder of clean pictures, or one picture.
-      specs: corruptions, see `training.corruption.spec`.
+      model_path: an export, one version of it, or a training workdir.
+      images: a folder of clean images, or one image.
+      specs: corruption specs, see `training.corruption.spec`.
       out: the report's folder.
-      side: of the centre crop in pixels, at most; 0 for whole pictures.
-      seed: of the overlays.
-      shown: worst pictures shown a spec, and as many of the best.
-      overwrite: replace the report that is there.
+      side: maximum side of the center crop, in pixels; 0 for whole images.
+      seed: seed of the overlays.
+      shown: how many of the worst images to show per spec, and how many of the best.
+      overwrite: whether to replace an existing report.
 
     Returns:
-      What summary.json holds, and `lines`: a line a spec with the main figure.
+      The contents of summary.json plus `lines`, one line per spec with its main figure.
 
     Raises:
-      UserError: something given cannot be used, or not one picture could be evaluated.
+      UserError: an argument cannot be used, or no image could be evaluated.
     """
     arguments = {
         "model": str(model_path),
@@ -191,7 +191,7 @@ def evaluate(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reads the flags, evaluates, and prints a line a spec."""
+    """Reads the flags, evaluates, and prints one line per spec."""
     command_line.refuse_positional(argv)
     for flag in (_MODEL, _IMAGES, _SPEC):
         if not flag.value:

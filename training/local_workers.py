@@ -1,14 +1,14 @@
-r"""Starts several workers of one training on this machine, and starts again those that are lost.
+r"""Starts several workers of one training run on this machine, and restarts workers that are lost.
 
     python -m training.local_workers --workers=2 -- --config=default --workdir=runs/two \
         --config.data.dir=tfrecords --config.source='watermark:canvas=mark.png'
 
-What follows -- are the flags of `training.train`. Each worker is a process of its own, as on machines of their own:
-they speak over TCP, on free ports of the loopback interface.
+The arguments after -- are flags of `training.train`. Each worker is a separate process, as it would be on a separate
+machine: workers communicate over TCP, on free ports of the loopback interface.
 
-A worker that is killed ends the operation that all were in; the others then end too, with exit code 75, and all are
-started again: they go on at the newest checkpoint. So are all when one of them gets SIGTERM; when this command gets it,
-they save and the job ends. A worker that ends with an error of its own ends the job.
+When a worker is killed, the collective operation fails in all the others and they exit with code 75. All workers are
+then restarted and resume from the newest checkpoint. The same happens when one worker gets SIGTERM. When this command
+gets SIGTERM, the workers save and the job ends. A worker that fails with an error of its own also ends the job.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from common.stopping import stop_asked
 _WORKERS = flags.DEFINE_integer("workers", 2, "Processes to start.", 1)
 _RESTARTS = flags.DEFINE_integer("max_restarts", 10, "Give up when so many workers were lost.", 0)
 
-_LOST_PEER = 75  # training.distributed.workers.LOST_PEER; not imported, for it would load TensorFlow
+_LOST_PEER = 75  # training.distributed.workers.LOST_PEER, copied because importing it would load TensorFlow
 _POLL_SECONDS = 0.2
 
 
@@ -57,15 +57,15 @@ def run_workers(arguments: Sequence[str], workers: int, max_restarts: int, stop:
 
     Args:
       arguments: flags of `training.train`.
-      workers: processes.
-      max_restarts: lost workers that are started again.
-      stop: set from outside to have the workers save and end.
+      workers: number of processes.
+      max_restarts: maximum number of killed workers that are restarted.
+      stop: set by the caller to make the workers save and exit.
 
     Returns:
       0, or the exit code of the worker that ended the job.
 
     Raises:
-      UserError: more workers were lost than may be.
+      UserError: more than `max_restarts` workers were killed.
     """
     addresses = [f"127.0.0.1:{port}" for port in _free_ports(workers)]
     running = {index: _start(arguments, addresses, index) for index in range(workers)}

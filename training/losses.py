@@ -1,8 +1,8 @@
-"""Losses between a restored picture and what it is compared with, a value a pixel, so that pixels can be weighted.
+"""Losses between a restored image and its target, one value per pixel, so that pixels can be weighted.
 
-| name | a pixel's loss | what it converges to when targets are corrupted |
+| name | loss of a pixel with error e | what it converges to when targets are corrupted |
 | --- | --- | --- |
-| `mae` | |e| | the median (Noise2Noise for text and marks) |
+| `mae` | |e| | the median (Noise2Noise for text and watermarks) |
 | `mse` | e^2 | the mean (Noise2Noise for zero-mean noise) |
 | `charbonnier` | sqrt(e^2 + 0.001^2) | the median, smooth at zero (Charbonnier et al., ICIP 1994) |
 | `l0` | (|e| + 1e-8)^g, g falling from 2 to 0 over the run | the mode (Noise2Noise for random-valued impulses) |
@@ -17,9 +17,9 @@ import tensorflow as tf
 
 from common.command_line import UserError
 
-_CHARBONNIER = 1e-3
-_L0 = 1e-8  # Noise2Noise's
-_SSIM_SHARE, _SSIM_WINDOW = 0.84, 11
+_CHARBONNIER = 1e-3  # in units of the error, 0..1
+_L0 = 1e-8  # as in Noise2Noise
+_SSIM_SHARE, _SSIM_WINDOW = 0.84, 11  # share as in Zhao et al.; window in pixels
 
 PixelLoss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -38,7 +38,7 @@ def _annealed_l0(error: tf.Tensor, done: tf.Tensor) -> tf.Tensor:
 def _mae_and_ssim(restored: tf.Tensor, target: tf.Tensor, done: tf.Tensor) -> tf.Tensor:
     border = _SSIM_WINDOW // 2
     around = [[0, 0], [border, border], [border, border], [0, 0]]
-    # The map lacks the border that its window needs.
+    # The SSIM map is smaller than the image by half a window on each side, so pad first.
     ssim = tf.image.ssim(
         *(tf.pad(picture, around, "REFLECT") for picture in (restored, target)),
         max_val=1.0,
@@ -59,17 +59,17 @@ _LOSSES: dict[str, PixelLoss] = {
 
 
 def pixel_loss(name: str) -> PixelLoss:
-    """Looks a loss up.
+    """Looks up a loss by name.
 
     Args:
-      name: see the module's docstring.
+      name: one of the names in the module's docstring.
 
     Returns:
-      `loss(restored, target, done) -> [N, H, W, 1]`: pictures float32 `[N, H, W, 3]` in 0..1, `done` a float32 scalar,
-      the share of the run that is done, 0..1.
+      `loss(restored, target, done) -> [N, H, W, 1]`. Images are float32 `[N, H, W, 3]` in 0..1; `done` is a float32
+      scalar, the completed share of the run, 0..1.
 
     Raises:
-      UserError: there is no such loss.
+      UserError: unknown loss.
     """
     if name not in _LOSSES:
         raise UserError(f"config.loss={name!r}: there is no such loss; there are {', '.join(_LOSSES)}")
@@ -77,9 +77,9 @@ def pixel_loss(name: str) -> PixelLoss:
 
 
 def weighted_sum(loss: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """Sum over the pictures of each one's weighted mean, both `[N, H, W, 1]`.
+    """Takes each image's weighted mean and sums over images; `loss` and `weight` are `[N, H, W, 1]`.
 
-    Each picture is averaged by itself, so that the sum does not depend on which replica it fell to.
+    Each image is averaged separately, so that the sum does not depend on how images are spread over replicas.
     """
     total = tf.reduce_sum(loss * weight, axis=[1, 2, 3])
     return tf.reduce_sum(total / tf.maximum(1.0, tf.reduce_sum(weight, axis=[1, 2, 3])))

@@ -1,4 +1,4 @@
-"""Optimizers by name. TensorFlow Addons, at its end of life, is called here and nowhere else: only LAMB comes from it.
+"""Optimizers by name. Only LAMB comes from TensorFlow Addons, which is at its end of life and is used nowhere else.
 
 Adam: Kingma & Ba, ICLR 2015. AdamW: Loshchilov & Hutter, ICLR 2019. LAMB, for large batches: You et al., ICLR 2020.
 """
@@ -16,26 +16,26 @@ _NAMES = ("adam", "adamw", "lamb")
 
 
 class Optimizer:
-    """One interface for Keras's optimizers and for Addons', which follow Keras's older one.
+    """One interface to Keras's optimizers and to those of Addons, which follow an older Keras interface.
 
     Attributes:
-      keras: the optimizer, for checkpoints.
-      scales_loss: whether the loss is scaled while its gradients are computed.
+      keras: the wrapped optimizer, for checkpoints.
+      scales_loss: whether the loss is scaled before its gradients are computed.
     """
 
     def __init__(
         self, config: ml_collections.ConfigDict, variables: Sequence[tf.Variable], compute_dtype: str = "float32"
     ):
-        """Makes the optimizer and its slots, under a strategy's scope.
+        """Creates the optimizer and its slots; call it in the strategy's scope.
 
         Args:
-          config: a recipe; `optimizer`, `learning_rate` and `weight_decay` are read.
-          variables: what will be optimized.
-          compute_dtype: what the network computes in. float16 has few exponents: small gradients vanish in it, and
-            the loss is scaled up while they are computed (Micikevicius et al., ICLR 2018).
+          config: a recipe; reads `optimizer`, `learning_rate` and `weight_decay`.
+          variables: the variables to optimize.
+          compute_dtype: the network's compute dtype. float16 has a narrow exponent range, in which small gradients
+            vanish, so the loss is scaled up while they are computed (Micikevicius et al., ICLR 2018).
 
         Raises:
-          UserError: there is no such optimizer, or one that knows no weight decay is asked for some.
+          UserError: unknown optimizer, or weight decay requested from an optimizer that has none.
         """
         name, decay = config.optimizer, config.weight_decay
         if name not in _NAMES:
@@ -45,7 +45,7 @@ class Optimizer:
         self._variables = list(variables)
         self._is_older = name == "lamb"
         if name == "lamb":
-            import tensorflow_addons  # slow to import, hence only where it is used
+            import tensorflow_addons  # slow to import, so imported only where it is used
 
             self.keras = tensorflow_addons.optimizers.LAMB(config.learning_rate, weight_decay=decay)
             self.keras._create_all_weights(self._variables)
@@ -61,25 +61,25 @@ class Optimizer:
             self.keras = tf.keras.mixed_precision.LossScaleOptimizer(self.keras)
 
     def set_learning_rate(self, value: tf.Tensor) -> None:
-        """Sets the learning rate of the steps that follow; outside of replicas."""
+        """Sets the learning rate of the following steps; call it outside replica context."""
         self._inner.learning_rate.assign(value)
 
     def scaled(self, loss: tf.Tensor) -> tf.Tensor:
-        """Scales the loss whose gradients are computed."""
+        """Scales the loss before its gradients are computed."""
         return self.keras.get_scaled_loss(loss) if self.scales_loss else loss
 
     def unscaled(self, gradients: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
-        """Takes the loss's scale out of its gradients."""
+        """Divides the loss scale out of the gradients."""
         return self.keras.get_unscaled_gradients(gradients) if self.scales_loss else gradients
 
     def loss_scale(self) -> tf.Tensor:
-        """What the loss is scaled by, a float32 scalar; 1 unless the network computes in float16."""
+        """Returns the factor that scales the loss, a float32 scalar; 1 unless the network computes in float16."""
         return self.keras.loss_scale if self.scales_loss else tf.ones([])
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Makes a step, within a replica, with gradients that are summed over all of them already.
+        """Takes one step, in replica context, with gradients that are already summed over all replicas.
 
-        Where the loss is scaled and a gradient is not finite, the step is left out, and the scale halved.
+        If the loss is scaled and a gradient is not finite, the step is skipped and the scale halved.
         """
         pairs = zip(gradients, self._variables)
         if self._is_older:

@@ -1,12 +1,12 @@
-r"""Shows what a corruption spec does to pictures.
+r"""Shows what a corruption spec does to images.
 
     python -m training.preview --spec='watermark:canvas=mark.png,scale=0.5..1.5+jpeg:quality=60..90' \
         --images=photos --out=sheet.png
 
-In: a folder of pictures, or one picture.
+In: a folder of images, or one image.
 
-Out: a PNG. Each row is one picture: as it is, then corrupted with several seeds; above each stands its seed. With
---alpha, a row of what the overlay covers follows. The same seed gives the same overlay in training.
+Out: a PNG. Each row shows one image: the original, then the image corrupted with several seeds, each captioned with its
+seed. With --alpha, another row below shows what the overlay covers. In training, the same seed gives the same overlay.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ALPHA = flags.DEFINE_bool("alpha", False, "Show below each row what the overlay
 
 
 def _read_crop(path: Path, side: int) -> np.ndarray:
-    """The centre of a picture, uint8 `[side, side, 3]`; a smaller one is enlarged to fit."""
+    """Reads the center of an image as uint8 `[side, side, 3]`; a smaller image is enlarged to fit."""
     try:
         with Image.open(path) as image:
             picture = image.convert("RGB")
@@ -62,14 +62,14 @@ def preview(
     """Writes a contact sheet.
 
     Args:
-      spec: see `training.corruption.spec`.
-      images: a folder of pictures, or one picture.
+      spec: a corruption spec, see `training.corruption.spec`.
+      images: a folder of images, or one image.
       out: the PNG to write.
-      rows: pictures shown, at most.
-      columns: seeds tried on each.
-      side: of the crop shown, in pixels.
-      seed: of the first column; those after it count up.
-      alpha: show below each row what the overlay covers.
+      rows: maximum number of images shown.
+      columns: seeds tried on each image.
+      side: side of the crop shown, in pixels.
+      seed: seed of the first column; each further column adds 1.
+      alpha: whether to show below each row what the overlay covers.
 
     Raises:
       UserError: the spec or a file cannot be used.

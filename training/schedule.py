@@ -1,4 +1,4 @@
-"""The learning rate as a function of how much of the run is done."""
+"""The learning rate as a function of progress through the run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from common.command_line import UserError
 
 
 def progress(step: int, steps: int, minutes: float, max_minutes: float) -> float:
-    """Share of the run that is done, 0..1, by whichever of the two budgets ends sooner.
+    """Returns the completed share of the run, 0..1, by whichever budget (steps or minutes) runs out first.
 
     Args:
-      step: steps done.
-      steps: steps in all.
+      step: steps completed.
+      steps: total steps.
       minutes: wall time spent training, over all sessions of the run.
-      max_minutes: wall time allowed, 0 for no limit.
+      max_minutes: limit on the wall time; 0 for no limit.
     """
     share = step / max(1, steps)
     return min(1.0, max(share, minutes / max_minutes) if max_minutes else share)
@@ -40,17 +40,18 @@ _SHAPES = {"cosine": _cosine, "constant": _constant, "quarters": _quarters}
 
 
 def learning_rate(config: ml_collections.ConfigDict) -> Callable[[float], float]:
-    """Makes the learning rate's course.
+    """Builds the learning rate schedule.
 
     Args:
-      config: a recipe; `schedule`, `learning_rate` (the highest) and `warmup` are read.
+      config: a recipe; reads `schedule`, `learning_rate` (the peak) and `warmup`.
 
     Returns:
-      `rate(done)`, `done` being the share of the run that is done, 0..1. After a linear warm-up: `cosine`
-      (Loshchilov & Hutter, ICLR 2017), `constant`, or `quarters`, the older scripts' halving at each quarter.
+      `rate(done)`, where `done` is the completed share of the run, 0..1. After a linear warm-up the schedule is
+      `cosine` (Loshchilov & Hutter, ICLR 2017), `constant`, or `quarters`: halved at each quarter of the run, as in the
+      older scripts.
 
     Raises:
-      UserError: there is no such schedule, or a warm-up that is no share.
+      UserError: unknown schedule, or a warm-up outside 0..1 (1 excluded).
     """
     if config.schedule not in _SHAPES:
         raise UserError(
@@ -62,7 +63,7 @@ def learning_rate(config: ml_collections.ConfigDict) -> Callable[[float], float]
 
     def rate(done: float) -> float:
         if done < warmup:
-            # Never quite zero, so that the first step counts.
+            # Never zero, so that the first step has an effect.
             return peak * max(done / warmup, 0.02)
         return peak * shape((done - warmup) / (1.0 - warmup))
 

@@ -1,8 +1,8 @@
-"""One training step: corruption, network, loss and gradients compiled per replica; the update outside of it.
+"""One training step: corruption, network, loss and gradients are compiled per replica; the update is not.
 
-`jit_compile` around a whole step under MirroredStrategy fails on CPU (`merge_call` has no XLA form) and leaks on
-several GPUs (tensorflow#56423). So what costs time is compiled for each replica, and the gradients' sum over the
-replicas and the optimizer's update are ordinary graph ops around it.
+Under MirroredStrategy, `jit_compile` around a whole step fails on CPU (`merge_call` has no XLA form) and leaks memory
+on several GPUs (tensorflow#56423). So only the expensive part is compiled, once per replica. Summing the gradients over
+replicas and applying the update are ordinary graph ops around it.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ def make_train_step(
     corrupt_on: str = "device",
     average: WeightAverage | None = None,
 ) -> TrainStep:
-    """Makes the step.
+    """Builds the training step.
 
     Args:
-      strategy: over whose replicas the global batch is spread.
-      restorer: the network, built under `strategy`'s scope.
-      optimizer: likewise.
+      strategy: spreads the global batch over its replicas.
+      restorer: the network, built in `strategy`'s scope.
+      optimizer: the optimizer, built in `strategy`'s scope.
       config: a recipe.
       jit_compile: whether XLA compiles the per-replica part.
-      corrupt_on: "device", batches are clean crops and the step overlays them; "host", they are `Pairs` already.
-      average: of the weights, to be updated after each step.
+      corrupt_on: "device" if batches are clean crops that the step overlays; "host" if they already are `Pairs`.
+      average: average of the weights, updated after each step; None for none.
 
     Returns:
-      `train_step(batch, step, done, learning_rate) -> metrics`: `batch` is one element of a distributed dataset of
-      uint8 `[batch_size, crop, crop, 3]` or of `Pairs`, `step` an int64 scalar, `done` a float32 scalar, the share of
-      the run that is done, `learning_rate` a float32 scalar; metrics are scalars: `loss`, `presence_loss` and
+      `train_step(batch, step, done, learning_rate) -> metrics`. `batch` is one element of a distributed dataset of
+      uint8 `[batch_size, crop, crop, 3]` or of `Pairs`; `step` is an int64 scalar; `done`, the completed share of the
+      run (0..1), and `learning_rate` are float32 scalars. Metrics are scalars: `loss`, `presence_loss` and
       `target_coverage` (means over the global batch), `gradient_norm` (of both losses together, before clipping) and
-      `loss_scale`, see `Optimizer.loss_scale`.
+      `loss_scale` (see `Optimizer.loss_scale`).
 
     Raises:
-      UserError: specs, loss or batch size that cannot be used.
+      UserError: the specs, the loss or the batch size cannot be used.
     """
     loss_of = pixel_loss(config.loss)
     replicas = strategy.num_replicas_in_sync
@@ -90,7 +90,7 @@ def make_train_step(
         sums, gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, computed)
         gradients, norm = tf.clip_by_global_norm(gradients, config.clip_norm)
         loss_scale = optimizer.loss_scale()
-        with tf.control_dependencies([loss_scale]):  # the one that these gradients were computed with
+        with tf.control_dependencies([loss_scale]):  # Read the scale that these gradients used; `apply` may change it.
             optimizer.apply(gradients)
         return {**sums, "gradient_norm": norm, "loss_scale": loss_scale}
 
@@ -103,7 +103,7 @@ def make_train_step(
         if average is not None:
             with strategy.scope():
                 average.update(step)
-        # All are sums over the replicas already, equal on each.
+        # Every figure is already summed over replicas, so all replicas hold the same value.
         return {name: strategy.experimental_local_results(figure)[0] for name, figure in figures.items()}
 
     return train_step
@@ -112,23 +112,23 @@ def make_train_step(
 def make_execution(
     train_step: TrainStep, is_timed: bool = True
 ) -> Callable[[Iterator, tf.Tensor, tf.Tensor, tf.Tensor], dict]:
-    """Puts several steps into one call of a graph, so that none of them waits for Python.
+    """Runs several steps in one graph call, so that no step waits for Python.
 
     Args:
-      train_step: what `make_train_step` made.
-      is_timed: whether to measure `input_wait`; TensorFlow refuses its clock to a deterministic graph.
+      train_step: the function from `make_train_step`.
+      is_timed: whether to measure `input_wait`; deterministic graphs cannot use TensorFlow's clock.
 
     Returns:
-      `execute(batches, first_step, done, learning_rates) -> metrics`: `batches` an iterator of what `train_step` takes,
-      `first_step` an int64 scalar, `done` and `learning_rates` float32 `[K]`, one a step; metrics are those of
-      `train_step` and `input_wait`, seconds until the step's batch was there, each float32 `[K]`.
+      `execute(batches, first_step, done, learning_rates) -> metrics`. `batches` is an iterator of batches for
+      `train_step`; `first_step` is an int64 scalar; `done` and `learning_rates` are float32 `[K]`, one value per step.
+      Metrics are those of `train_step` plus `input_wait` (seconds spent waiting for the batch), each float32 `[K]`.
     """
     names = ["gradient_norm", "loss", "loss_scale", "presence_loss", "target_coverage"]
     if is_timed:
         names.append("input_wait")
 
     def timed_next(batches: Iterator, before: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Asked for when the step before is done, so that what is measured is waiting.
+        # Start the clock after the previous step, so that only waiting is measured.
         with tf.control_dependencies([before]):
             asked = tf.timestamp()
         with tf.control_dependencies([asked]):

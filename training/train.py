@@ -3,19 +3,19 @@ r"""Trains a restoration network on TFRecords.
     python -m training.train --config=default --workdir=runs/mine \
         --config.data.dir=tfrecords --config.source='watermark:canvas=mark.png,opacity=0.8..1'
 
-In: a folder that `preprocessing.coco_to_tfrecord` finished, with the splits that `config.data` names.
+In: a finished folder of `preprocessing.coco_to_tfrecord`, with the splits that `config.data` names.
 
 Out: WORKDIR/
     config.json      the recipe
-    checkpoints/     the newest states; the same command continues from them
-    best/            the weights that did best in validation; `serving.export` takes these
-    validation.npz   what it is validated on
+    checkpoints/     the newest states; the same command resumes from them
+    best/            the weights with the best validation result; `serving.export` uses these
+    validation.npz   the validation images
     tensorboard/     tensorboard --logdir=WORKDIR
     metrics.csv      the same scalars
 
-Any field of the recipe is overridden on the command line: --config.batch_size=64. The batch is global: it is spread
-over all devices. SIGTERM or Ctrl-C saves the state and ends with exit code 0, several workers with 75; the same command
-continues.
+Any field of the recipe can be overridden on the command line: --config.batch_size=64. The batch size is global: the
+batch is spread over all devices. SIGTERM or Ctrl-C saves the state and exits with code 0, or 75 with several workers;
+the same command resumes the run.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _profiled_steps(text: str | None) -> tuple[int, int] | None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Trains as the flags say."""
+    """Trains according to the flags."""
     command_line.refuse_positional(argv)
     config = _CONFIG.value
     config.lock()
@@ -92,9 +92,9 @@ def main(argv: Sequence[str]) -> int:
         reason = str(error.message).splitlines()[0]
         logging.warning("a worker was lost (%s); start this command again to go on at the newest checkpoint", reason)
         sys.stderr.flush()
-        # At a normal exit TensorFlow waits for peers that are gone.
+        # A normal exit would hang: TensorFlow waits for peers that are gone.
         os._exit(workers.LOST_PEER)
-    # Whatever watches workers must not take those for finished whose peer was asked to stop.
+    # When a peer was asked to stop, the run is not finished, and a supervisor must not think that it is.
     return workers.LOST_PEER if several and stop.is_set() else 0
 
 

@@ -1,1 +1,1 @@
-"""The images and marks that benchmarks measure on."""
+"""The images and watermarks that benchmarks measure on."""

@@ -1,4 +1,4 @@
-"""Pictures under a mark, laid and judged by NumPy and Pillow: no code of what is measured."""
+"""Watermarks images and measures results with NumPy and Pillow alone, sharing no code with what is measured."""
 
 import io
 from collections.abc import Iterable
@@ -8,12 +8,18 @@ from typing import NamedTuple, Union
 import numpy as np
 from PIL import Image
 
-_COVERED = 0.02
-_LEAST_SHOWN = 0.02
+_COVERED = 0.02  # opacity above which a pixel counts as covered
+_LEAST_SHOWN = 0.02  # lower limit of the transmission that `oracle` divides by
 
 
 class Laid(NamedTuple):
-    """A picture under a mark: uint8 `[h, w, 3]`, the premultiplied layer `[h, w, 4]` in 0..255 times opacity."""
+    """A watermarked image.
+
+    Attributes:
+      clean: uint8 `[h, w, 3]`.
+      picture: the watermarked image, uint8 `[h, w, 3]`.
+      layer: the watermark as laid, `[h, w, 4]` in 0..255: premultiplied color and alpha, both times the opacity.
+    """
 
     clean: np.ndarray
     picture: np.ndarray
@@ -21,7 +27,7 @@ class Laid(NamedTuple):
 
     @property
     def covered(self) -> np.ndarray:
-        """Which pixels it covers, bool `[h, w]`."""
+        """The pixels that the watermark covers, bool `[h, w]`."""
         return self.layer[..., 3] / 255 > _COVERED
 
 
@@ -40,7 +46,7 @@ def _premultiplied(canvas: Image.Image, opacity: float) -> np.ndarray:
 
 
 def lay_at(clean: np.ndarray, canvas: Image.Image, corner: tuple[int, int], opacity: float) -> Laid:
-    """Lays a canvas with its top left corner at a pixel (y, x), which may lie outside."""
+    """Lays a canvas over an image with its top left corner at pixel (y, x), which may lie outside the image."""
     layer = np.zeros((*clean.shape[:2], 4))
     first = np.maximum(corner, 0)
     last = np.minimum(np.add(corner, canvas.size[::-1]), clean.shape[:2])
@@ -51,9 +57,12 @@ def lay_at(clean: np.ndarray, canvas: Image.Image, corner: tuple[int, int], opac
 
 
 def lay(clean: np.ndarray, canvas: Image.Image, rng: np.random.Generator) -> tuple[Laid, tuple[int, int]]:
-    """Lays a canvas on whole pixels, opacity 0.88 to 0.97; returns where its top left corner lies, too.
+    """Lays a canvas at a random whole-pixel offset and an opacity of 0.88 to 0.97.
 
-    A larger canvas than the picture fills it; a smaller one lies inside.
+    A canvas larger than the image covers all of it; a smaller one lies inside.
+
+    Returns:
+      The watermarked image, and the (y, x) of the canvas's top left corner.
     """
     opacity, corner = _opacity(rng), []
     for side, length in zip(clean.shape[:2], canvas.size[::-1]):
@@ -63,20 +72,20 @@ def lay(clean: np.ndarray, canvas: Image.Image, rng: np.random.Generator) -> tup
 
 
 def lay_scaled(clean: np.ndarray, canvas: Image.Image, rng: np.random.Generator) -> tuple[Laid, np.ndarray]:
-    """Lays a canvas scaled and turned by Pillow; returns (dy, dx, scale, rotation), as a keyed export reports it."""
+    """Lays a canvas scaled and rotated by Pillow; also returns (dy, dx, scale, rotation) as keyed exports report it."""
     height, width = clean.shape[:2]
     scale, angle = np.exp(rng.uniform(np.log(0.5), np.log(2))), np.radians(rng.uniform(-3, 3))
-    # A stamp that would not fit is laid no larger than the crop.
+    # Limit the scale of a stamp, so that it fits into the crop.
     if canvas.height < height:
         scale = min(scale, 0.95 * width / canvas.width)
     middle = np.array([canvas.height, canvas.width]) / 2
     spare = np.abs(np.array([height, width]) - scale * 2 * middle) / 2 - 0.1 * scale * middle
     at = np.array([height, width]) / 2 + rng.uniform(-1, 1, 2) * np.maximum(spare, 0)
     sine, cosine = np.sin(angle), np.cos(angle)
-    turn = np.array([[cosine, -sine], [sine, cosine]])  # of (y, x), counter-clockwise on a screen
+    turn = np.array([[cosine, -sine], [sine, cosine]])  # rotates (y, x), counterclockwise on a screen
     corner = at - scale * turn @ middle
     smaller = canvas.resize([max(1, round(side * min(scale, 1.0))) for side in canvas.size], Image.Resampling.LANCZOS)
-    back = turn.T / scale * (smaller.width / canvas.width)  # from the picture to the resized canvas
+    back = turn.T / scale * (smaller.width / canvas.width)  # from image to resized canvas
     origin = -back @ corner
     matrix = (back[1, 1], back[1, 0], origin[1], back[0, 1], back[0, 0], origin[0])
     placed = smaller.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
@@ -84,26 +93,26 @@ def lay_scaled(clean: np.ndarray, canvas: Image.Image, rng: np.random.Generator)
 
 
 def as_jpeg(laid: Laid) -> Laid:
-    """The picture as a JPEG of quality 90, 4:4:4, gives it back."""
+    """Replaces the image by its version after JPEG compression at quality 90, 4:4:4."""
     file = io.BytesIO()
     Image.fromarray(laid.picture).save(file, "JPEG", quality=90, subsampling=0)
     return laid._replace(picture=np.asarray(Image.open(file)))
 
 
 def psnr(picture: np.ndarray, laid: Laid) -> float:
-    """In dB, over covered pixels."""
+    """Returns the PSNR over covered pixels, in dB."""
     error = np.square(picture.astype(np.float64) - laid.clean)[laid.covered].mean()
     return 10 * np.log10(255**2 / max(error, 1e-9))
 
 
 def oracle(laid: Laid) -> np.ndarray:
-    """What inverting the blend with the true layer gives, float64 `[h, w, 3]`."""
+    """Restores the image by inverting the blend with the true layer, float64 `[h, w, 3]`."""
     shows = np.maximum(1 - laid.layer[..., 3:] / 255, _LEAST_SHOWN)
     return np.clip(np.round((laid.picture - laid.layer[..., :3]) / shows), 0, 255)
 
 
 def centre_crops(paths: Iterable[Union[str, Path]], side: int, limit: int) -> list[np.ndarray]:
-    """The middle of the first pictures that are large enough, uint8 `[side, side, 3]` each."""
+    """Returns the center crops, uint8 `[side, side, 3]` each, of the first `limit` images that are large enough."""
     crops = []
     for path in paths:
         picture = np.asarray(Image.open(path).convert("RGB"))

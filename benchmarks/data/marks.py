@@ -1,15 +1,15 @@
-"""The marks that restoration is judged under: five drawn here, or a folder's.
+"""The watermarks that restoration is measured on: five drawn here, or those in a folder.
 
 | name | |
 | --- | --- |
-| `dense` | white words with a dark outline over two lines, tiled closely |
+| `dense` | white words on two lines, with a dark outline, tiled closely |
 | `light` | thin white words, tiled widely, faint |
 | `red` | red words, tiled |
 | `datestamp` | orange digits with a dark outline, tiled, nearly opaque |
 | `stamp` | one caption |
 
-They are drawn with Pillow's own font, so they are the same everywhere. `preprocessing.watermark bank`, which
-`pretrained/generic` was trained on, writes random letters: none of these words is in it.
+They are drawn with Pillow's own font, so they are the same everywhere. `pretrained/generic` was trained on watermarks
+from `preprocessing.watermark bank`, which writes random letters: none of these words is among them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def define_flag() -> flags.FlagHolder:
 
 
 def drawn() -> dict[str, Image.Image]:
-    """Draws the five marks: RGBA, 1000 x 1000 each but for the stamp."""
+    """Draws the five watermarks: RGBA, 1000 x 1000 each, except for the stamp."""
     return {
         "dense": tile(text_stamp("evergreen\npictures", 44, 0.75, outline=3), gap=36, rotate=30.0),
         "light": tile(text_stamp("SAMPLE 2026", 34, 0.4, outline=0), gap=70, rotate=20.0),
@@ -40,11 +40,11 @@ def drawn() -> dict[str, Image.Image]:
 
 
 def paths(folder: str | None, scratch: Path) -> dict[str, Path]:
-    """The marks' files, by name.
+    """Returns the watermark files by name.
 
     Args:
-      folder: what `--canvases` names; None to draw them.
-      scratch: a folder for those that are drawn.
+      folder: the folder from `--canvases`; None to draw the five watermarks.
+      scratch: a folder for the drawn watermarks.
 
     Raises:
       UserError: there are no PNGs in the folder.

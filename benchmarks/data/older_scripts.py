@@ -1,4 +1,4 @@
-"""Pairs as the older noise2noise scripts make them, a sample at a time: what ours are measured against."""
+"""Training pairs made one sample at a time, as in the older noise2noise scripts: the baseline for ours."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from PIL import Image
 
 
 def pairs(files: Sequence[str], canvas_path: str, side: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Reads a picture with OpenCV, cuts a crop out, and overlays it twice; in one thread, like theirs.
+    """Reads an image with OpenCV, takes a crop, and overlays it twice, in one thread as the older scripts do.
 
     Args:
-      files: pictures, no side below `side`.
-      canvas_path: RGBA PNG, no side below `side`; opened with Pillow for every overlay, faded, and pasted at a random
-        offset.
-      side: of the crops, in pixels.
+      files: images, no side below `side`.
+      canvas_path: RGBA PNG, no side below `side`; for every overlay it is opened with Pillow, faded, and pasted at a
+        random offset.
+      side: side of the crops, in pixels.
 
     Yields:
-      Source and target, uint8 `[side, side, 3]`, without end.
+      Source and target, uint8 `[side, side, 3]`, endlessly.
     """
     rng = random.Random(0)
 

@@ -1,4 +1,4 @@
-"""The photographs a benchmark measures on."""
+"""The photographs that benchmarks measure on."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def define_photos_flag(flag_values: flags.FlagValues = flags.FLAGS) -> flags.Fla
 
 
 def coco_photographs(folder: str) -> list[Path]:
-    """The photographs that `--photos` names, in order.
+    """Returns the photographs in the folder from `--photos`, sorted.
 
     Raises:
-      UserError: there are none; it says which command brings some.
+      UserError: there are none; the message names the command that downloads some.
     """
     found = [path for path in sorted(Path(folder).glob("*")) if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
     if not found:
@@ -42,18 +42,18 @@ def coco_photographs(folder: str) -> list[Path]:
 
 
 def folder_of_photographs(asked_for: str | None, scratch: Path) -> Path:
-    """A folder of JPEGs: the one asked for, else coco/val2017, else those of installed packages.
+    """Returns a folder of JPEGs: the requested one, else coco/val2017, else photographs from installed packages.
 
     Args:
-      asked_for: what the user named, if anything.
-      scratch: a folder for the last of the three.
+      asked_for: the folder that the user named, or None.
+      scratch: a folder to write the photographs from installed packages into.
 
     Raises:
-      UserError: there are no JPEGs.
+      UserError: there are no JPEGs in the folder.
     """
     folder = Path(asked_for or _COCO)
     if not asked_for and not folder.is_dir():
-        # Here, since `benchmarks.judge` reads photographs too, and is to share no code with what it judges.
+        # Imported here because `benchmarks.judge` uses this module and must share no code with what it judges.
         from preprocessing import sample_photos
 
         print("no COCO photographs: those of scikit-image and scikit-learn stand in")
@@ -65,19 +65,19 @@ def folder_of_photographs(asked_for: str | None, scratch: Path) -> Path:
 
 
 def jpegs(folder: Path) -> list[Path]:
-    """The JPEGs of a folder, in order; none where there is no folder."""
+    """Returns the JPEGs in a folder, sorted; none if the folder does not exist."""
     return sorted(path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
 
 
 def lay_out_copies(asked_for: str | None, count: int, folder: Path) -> None:
-    """Fills a new folder with JPEGs, each photograph many times over.
+    """Fills a new folder with many copies of photographs, as JPEGs.
 
-    A comment segment in each copy makes its bytes, and so its SHA-256, differ.
+    A comment segment in each copy makes its bytes, and so its SHA-256, unique.
 
     Args:
-      asked_for: as in `folder_of_photographs`.
-      count: how many.
-      folder: where.
+      asked_for: the folder of photographs that the user named, or None, as in `folder_of_photographs`.
+      count: number of files to write.
+      folder: the folder to create.
     """
     with tempfile.TemporaryDirectory() as scratch:
         sources = [path.read_bytes() for path in jpegs(folder_of_photographs(asked_for, Path(scratch)))]
@@ -90,12 +90,12 @@ def lay_out_copies(asked_for: str | None, count: int, folder: Path) -> None:
 
 
 def decode_plainly(images: Path, scratch: Path, processes: int) -> None:
-    """Reads and decodes all files of a folder, by loops in so many processes, and does nothing else.
+    """Only reads and decodes all files of a folder, in a plain loop in each of several processes.
 
     Args:
-      images: the folder.
-      scratch: another, for the lists of files.
-      processes: how many share the work.
+      images: the folder of images.
+      scratch: a folder for the lists of files.
+      processes: number of processes that share the work.
     """
     paths = sorted(str(path) for path in images.iterdir())
     loops = []

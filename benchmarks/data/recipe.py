@@ -1,4 +1,4 @@
-"""What the training side is measured on: photographs as TFRecords, and a tiled caption over them."""
+"""The data that training is measured on: photographs as TFRecords, overlaid with a tiled caption."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def prepare(folder: Path, images_dir: Path, splits: str = "train=1.0") -> ml_col
     """Converts photographs and draws a canvas.
 
     Args:
-      folder: an empty folder; gets `dataset/`, `stamp.png` and `canvas.png`, the stamp tiled.
-      images_dir: JPEGs.
-      splits: as for `preprocessing.coco_to_tfrecord`.
+      folder: an empty folder; receives `dataset/`, `stamp.png` and `canvas.png` (the tiled stamp).
+      images_dir: a folder of JPEGs.
+      splits: splits, as for `preprocessing.coco_to_tfrecord`.
 
     Returns:
-      The default recipe on this data, with the canvas at a random offset and opacity.
+      The default recipe for this data, with the canvas at a random offset and opacity.
     """
     stamp = draw.text_stamp("Sample")
     draw.save_whole(stamp, str(folder / "stamp.png"))

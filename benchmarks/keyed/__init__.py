@@ -1,1 +1,1 @@
-"""Keyed restoration, measured."""
+"""Benchmarks of keyed restoration."""

@@ -1,22 +1,23 @@
-r"""Measures keyed restoration: `serving.key`'s SavedModel against inversion with the true place and opacity.
+r"""Measures keyed restoration: `serving.key`'s SavedModel against inversion with the true placement and opacity.
 
     --photos=DIR      COCO val2017: python -m preprocessing.download --dataset=coco-val2017 --dest=coco
-    --canvases=DIR    RGBA PNGs; by default the marks that `benchmarks.data.marks` draws, for which targets are given
-    --limit=30        crops
-    --pictures=188    clean ones, in which no mark should be found
+    --canvases=DIR    RGBA PNGs; by default the watermarks that `benchmarks.data.marks` draws, which have targets
+    --limit=30        number of crops
+    --pictures=188    number of clean images, in which no watermark should be found
 
-Out: a line for each figure. Crops are the middle 256 x 256, the mark at a random whole-pixel place,
-opacity 0.88 to 0.97; dB are those of covered pixels, means over crops. "jpeg" is quality 90, 4:4:4.
+Out: one line per figure. Crops are the center 256 x 256, with the watermark at a random whole-pixel offset and an
+opacity of 0.88 to 0.97. PSNR is over covered pixels, a mean over crops. "jpeg" is quality 90, 4:4:4.
 
-    keyed_psnr_CANVAS, keyed_psnr_jpeg_CANVAS            dB after restoration; the input's and the oracle's above it
-    keyed_located                                        share of those crops located within a pixel, or a period
+    keyed_psnr_CANVAS, keyed_psnr_jpeg_CANVAS            dB after restoration; a line above gives input and oracle
+    keyed_located                                        share of these crops located within a pixel, up to a period of
+                                                         the pattern
     keyed_located_scaled                                 the same at a scale of 0.5 to 2 and an angle of -3 to 3 degrees
-    keyed_false_finds                                    pictures without the mark in which one was found
-    keyed_changed_uncovered                              uncovered pixels that are not the input's own
-    keyed_time_CANVAS, keyed_time_scaled_CANVAS          640 x 480, ms; and by the time that TensorFlow takes to decode
-                                                         the picture and to write the result as PNG
-    keyed_megapixels_24                                  GB, what a 24-megapixel picture adds to the process's peak, the
-                                                         loaded model's and TensorFlow's own not counted
+    keyed_false_finds                                    false positives: clean images in which a watermark was found
+    keyed_changed_uncovered                              uncovered pixels that differ from the input
+    keyed_time_CANVAS, keyed_time_scaled_CANVAS          ms for 640 x 480; also printed relative to the time TensorFlow
+                                                         takes to decode the image and encode the result as PNG
+    keyed_megapixels_24                                  GB that a 24-megapixel image adds to the process's peak memory,
+                                                         not counting TensorFlow and the loaded model
 
 Command:
 
@@ -50,7 +51,7 @@ _CANVASES = marks.define_flag()
 _PICTURES = flags.DEFINE_integer("pictures", 188, "Clean pictures.", lower_bound=1)
 _LIMIT = flags.DEFINE_integer("limit", 30, "Crops.", lower_bound=1)
 
-# dB without JPEG, and with it, of the marks that are drawn; others have none.
+# Target PSNR in dB without and with JPEG, for the drawn watermarks; others have no target.
 _TARGETS = {
     "dense": (48.0, 30.0),
     "light": (52.0, 34.5),
@@ -62,7 +63,7 @@ _SIDE = 256
 
 
 def _is_located(transform: np.ndarray, canvas: Image.Image, laid: marked.Laid, tolerance: float) -> bool:
-    """Whether the canvas lies, as far as the crop shows, where it was laid, or a period beside."""
+    """Returns whether the canvas was located where it was laid, or a period away, as far as the crop shows."""
     dy, dx, scale, angle = transform
     sine, cosine = np.sin(angle), np.cos(angle)
     back = np.array([[cosine, sine], [-sine, cosine]]) / scale
@@ -77,7 +78,7 @@ def _is_located(transform: np.ndarray, canvas: Image.Image, laid: marked.Laid, t
         placed = np.asarray(alpha.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)) / 255
         return float(np.abs(placed / max(placed.max(), 1e-6) - true).mean())
 
-    # It is where it was laid if no shift by more than the tolerance explains the crop better.
+    # It is located correctly if no shift by more than the tolerance explains the crop better.
     here = off(0, 0)
     away = min(off(y * 2 * tolerance, x * 2 * tolerance) for y, x in [(1, 0), (-1, 0), (0, 1), (0, -1)])
     return here < away and here < 0.5 * true.mean()
@@ -93,7 +94,7 @@ def _targets(name: str) -> tuple[float | None, float | None]:
 
 
 def _quality(name: str, canvas: Image.Image, model: Any, crops: Sequence[np.ndarray]) -> tuple[int, int]:
-    """Prints one canvas's figures; returns how many crops were located, and changed pixels that nothing covers."""
+    """Prints one canvas's figures; returns the number of located crops and of uncovered pixels that changed."""
     located = changed = 0
     for suffix, target in zip(("", "_jpeg"), _targets(name)):
         rng, rows = np.random.default_rng(7), []
@@ -119,13 +120,13 @@ def _quality(name: str, canvas: Image.Image, model: Any, crops: Sequence[np.ndar
 
 
 def _peak() -> float:
-    """GB that this process had resident at most; getrusage would count what its parent had, too."""
+    """Returns this process's peak resident memory in GB; getrusage would also count its parent's."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1]) * 1024 / 1e9
 
 
 def _memory(model_path: str, canvas_path: str) -> tuple[float, float]:
-    """GB resident at most in a process that has loaded the model, and then restored 24 megapixels, marked and clean."""
+    """Returns peak resident GB after loading the model, then after restoring 24 megapixels, watermarked and clean."""
     model = tf.saved_model.load(model_path)
     loaded = _peak()
     rng = np.random.default_rng(0)
@@ -154,11 +155,11 @@ def measure(pictures: Sequence[Path], canvases: dict[str, Path], folder: Path, l
     """Prints the figures.
 
     Args:
-      pictures: photographs, one of 640 x 480 among them.
-      canvases: RGBA pictures by name.
+      pictures: photographs, at least one of 640 x 480.
+      canvases: RGBA images by name.
       folder: an empty folder.
-      limit: crops.
-      clean_pictures: in how many the marks are looked for that are not there.
+      limit: maximum number of crops.
+      clean_pictures: number of clean images searched for false positives.
     """
     crops = marked.centre_crops(pictures, _SIDE, limit)
     large = next(np.asarray(image) for image in map(Image.open, pictures) if image.size == (640, 480))

@@ -1,11 +1,11 @@
-"""How long a keyed export takes from its files to its first answer, against the exports of version 0.1.
+"""Measures the time from a keyed export's files to its first answer, against exports of version 0.1.
 
     python -m benchmarks.keyed.loading [--older=DIR] [--quick]
 
-    --older=DIR     a version's folder that commit 07915c5 wrote for the same mark; by default that commit is checked
-                    out of this repository's history into a temporary folder, and writes it
+    --older=DIR     a version's folder that commit 07915c5 wrote for the same watermark; by default that commit is
+                    checked out from this repository's history into a temporary folder to write it
 
-Each time is that of a fresh process, TensorFlow's import left out: loading, and restoring one image of 640 x 480.
+Each time is measured in a fresh process, without TensorFlow's import: loading, and restoring one 640 x 480 image.
 """
 
 from __future__ import annotations

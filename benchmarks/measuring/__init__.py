@@ -1,1 +1,1 @@
-"""Comparing two things fairly, and printing the figure."""
+"""Fair comparisons, and printing their figures."""

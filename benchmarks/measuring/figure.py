@@ -1,4 +1,4 @@
-"""How a benchmark measures two things fairly and prints what it found.
+"""Times alternatives fairly and prints the figures.
 
 seconds = median_of_alternating([ours, theirs], rounds=3)
 report("conversion_header_ratio", seconds[1] / seconds[0], "x", target=5)
@@ -16,14 +16,14 @@ def report(name: str, value: float, unit: str, target: Optional[float] = None, a
     """Prints a figure on one line.
 
     Args:
-      name: of the figure, one word.
-      value: what was measured.
-      unit: such as "images/s"; "x" for a ratio.
-      target: what it should reach, None where nothing was promised.
-      at_least: whether more is better.
+      name: the figure's name, one word.
+      value: the measured value.
+      unit: its unit, such as "images/s"; "x" for a ratio.
+      target: the value to reach; None if there is no target.
+      at_least: whether the target is a minimum (higher is better) rather than a maximum.
 
     Returns:
-      Whether the target was reached; True where there is none.
+      Whether the target was reached; True if there is none.
     """
     line = f"figure {name} = {_number(value)} {unit}"
     if target is None:
@@ -36,14 +36,14 @@ def report(name: str, value: float, unit: str, target: Optional[float] = None, a
 
 
 def median_of_alternating(functions: Sequence[Callable[[], object]], rounds: int = 3) -> list[float]:
-    """Times functions in turn, so that what else the machine does falls on all of them.
+    """Times functions in turn, so that other load on the machine affects all of them alike.
 
     Args:
-      functions: called without arguments, one after the other, `rounds` times over.
-      rounds: at least 1.
+      functions: called without arguments, one after the other, `rounds` times each.
+      rounds: number of rounds, at least 1.
 
     Returns:
-      The median of each one's seconds, in the order of `functions`.
+      The median time of each function in seconds, in the order of `functions`.
     """
     seconds: list[list[float]] = [[] for _ in functions]
     for _ in range(rounds):

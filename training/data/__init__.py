@@ -1,1 +1,1 @@
-"""TFRecords to the pairs that the network learns from."""
+"""Turns TFRecords into the pairs that the network learns from."""

@@ -1,10 +1,10 @@
-"""Datasets at a URL: finds TensorFlow the file system for its scheme, or says before the first step what is missing.
+"""Datasets at a URL: loads the file system for its scheme, or says before the first step what is missing.
 
-    gs://     TensorFlow's own, with Google's application default credentials
-    s3://     tensorflow-io's, with AWS's environment variables: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
+    gs://     built into TensorFlow; uses Google's application default credentials
+    s3://     from tensorflow-io; uses AWS's environment variables AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION,
               and AWS_ENDPOINT_URL for a server that is not Amazon's
 
-A folder on a disk needs nothing of this.
+A folder on a local disk needs none of this.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import tensorflow as tf
 from common.command_line import UserError
 
 _INSTALL = "pip install 'cleanplate[s3]'"
-# How to have the files on a disk instead, by scheme.
+# By scheme: the command that copies the dataset to a local disk instead.
 _COPY = {"s3": ", aws s3 sync {0} FOLDER", "gs": ", gcloud storage rsync --recursive {0} FOLDER"}
 
 
 @functools.cache
 def _skip_destructors() -> None:
-    """Has this process end without running C++ destructors; its exit code stays.
+    """Makes this process exit without running C++ destructors; its exit code is kept.
 
-    In that of its S3 file system tensorflow-io from 0.35 to 0.37 aborts the process, also after a run that went well
-    (github.com/tensorflow/io/issues/1912). By then Python has closed everything of its own.
+    In tensorflow-io 0.35 to 0.37 the destructor of the S3 file system aborts the process, even after a successful run
+    (github.com/tensorflow/io/issues/1912). By then Python has already closed everything of its own.
     """
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "on_exit"):  # glibc's; it hands over the exit code
+    if hasattr(libc, "on_exit"):  # glibc only; it passes the exit code to the handler
         libc.on_exit(libc._exit, None)
 
 
 def _load_s3() -> None:
-    # Its own name for what everyone else calls AWS_ENDPOINT_URL.
+    # S3_ENDPOINT is TensorFlow's own name for what everyone else calls AWS_ENDPOINT_URL.
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:
         os.environ.setdefault("S3_ENDPOINT", endpoint)
@@ -47,14 +47,14 @@ def _load_s3() -> None:
 
 
 def require(directory: str, path: str) -> None:
-    """Makes sure that TensorFlow can read a dataset, by asking for one of its shards.
+    """Checks that TensorFlow can read a dataset, by looking up one of its shards.
 
     Args:
       directory: the dataset, as the user named it.
-      path: of the shard.
+      path: the shard's path.
 
     Raises:
-      UserError: TensorFlow has no file system for the URL's scheme, or does not reach the shard through it.
+      UserError: TensorFlow has no file system for the URL's scheme, or cannot reach the shard through it.
     """
     scheme, is_url, _ = directory.partition("://")
     if not is_url:

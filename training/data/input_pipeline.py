@@ -1,9 +1,9 @@
-"""TFRecords to batches of uint8 crops, by tf.data.
+"""The tf.data pipeline from TFRecords to batches of uint8 crops.
 
-    SPLIT-*.tfrecord -> interleave shards -> decode one window a picture -> several crops from it
+    SPLIT-*.tfrecord -> interleave shards -> decode one window per image -> several crops from it
         -> shuffle crops -> batch -> prefetch
 
-Corruption is not done here: it belongs to the compiled step, where an accelerator does it at no cost to the host.
+Corruption is not applied here: it is part of the compiled step, where an accelerator does it at no cost to the host.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from training.data.reflection import mirrored_indices
 
 
 def _mirror_to(picture: tf.Tensor, side: int) -> tf.Tensor:
-    """Continues a picture smaller than `side` by its mirror image; a larger one is returned as it is."""
+    """Extends an image smaller than `side` by its mirror image; returns a larger one unchanged."""
     height, width = tf.shape(picture)[0], tf.shape(picture)[1]
     rows = mirrored_indices(0, tf.maximum(height, side), height)
     columns = mirrored_indices(0, tf.maximum(width, side), width)
@@ -29,9 +29,9 @@ def _mirror_to(picture: tf.Tensor, side: int) -> tf.Tensor:
 
 
 def _decode_window(encoded: tf.Tensor, side: int, seed: tf.Tensor) -> tf.Tensor:
-    """Decodes a random window of at most `side` pixels a side: uint8 `[h, w, 3]`.
+    """Decodes a random window of at most `side` pixels per side: uint8 `[h, w, 3]`.
 
-    Of a JPEG only the window is reconstructed; other formats are decoded whole and cut.
+    For a JPEG, only the window is reconstructed; other formats are decoded whole and then cropped.
     """
 
     def window_of(shape: tf.Tensor) -> tf.Tensor:
@@ -53,7 +53,7 @@ def _decode_window(encoded: tf.Tensor, side: int, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _random_crops(encoded: tf.Tensor, seed: tf.Tensor, data: ml_collections.ConfigDict) -> tf.Tensor:
-    """Several crops from one decoded window, each mirrored left to right at random: uint8 `[K, crop, crop, 3]`."""
+    """Cuts several crops from one decoded window, each flipped left to right at random: uint8 `[K, crop, crop, 3]`."""
     seeds = tf.random.experimental.stateless_split(seed, data.crops_per_image + 1)
     window = _mirror_to(_decode_window(encoded, int(data.crop * data.window), seeds[-1]), data.crop)
     crops = []
@@ -64,9 +64,9 @@ def _random_crops(encoded: tf.Tensor, seed: tf.Tensor, data: ml_collections.Conf
 
 
 def _records(paths: tf.data.Dataset, shards: int, deterministic: bool) -> tf.data.Dataset:
-    """Encoded pictures from shards, several read at a time."""
+    """Reads encoded images from shards, several shards at a time."""
     records = paths.interleave(
-        # A buffer larger than a picture, so that a shard is read in few long requests.
+        # The buffer (4 MiB) is larger than an image, so that a shard is read in a few long requests.
         lambda path: tf.data.TFRecordDataset(path, buffer_size=4 << 20),
         cycle_length=min(16, shards),
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -87,7 +87,7 @@ def _count(data: ml_collections.ConfigDict, split: str) -> int:
 
 
 def _shuffled_crops(config: ml_collections.ConfigDict, worker: int, workers: int) -> tf.data.Dataset:
-    """Crops in an order that depends on which shard was read sooner: fastest, and never the same twice."""
+    """Yields crops in an order that depends on which shard is read first: fastest, and never the same twice."""
     data = config.data
     paths = _shard_paths(data, data.train_split)
     if len(paths) < workers:
@@ -107,14 +107,14 @@ def _shuffled_crops(config: ml_collections.ConfigDict, worker: int, workers: int
 
 
 def _crops_in_blocks(config: ml_collections.ConfigDict, first: int) -> tf.data.Dataset:
-    """Crops in an order that is a function of the seed, so that it can be entered anywhere.
+    """Yields crops in an order that depends only on the seed, so that a run can resume at any crop.
 
-    A shuffle buffer's order follows from all that went through it before. Here crops are shuffled block by block, by
-    the block's number; and what precedes a block is skipped before anything is decoded.
+    The order from a shuffle buffer depends on everything that went through it before. Here each block of crops is
+    shuffled with a seed from the block's number, and everything before the first block is skipped without decoding.
 
     Args:
       config: a recipe.
-      first: how many crops are skipped.
+      first: number of crops to skip.
     """
     data = config.data
     paths, images = _shard_paths(data, data.train_split), _count(data, data.train_split)
@@ -129,7 +129,7 @@ def _crops_in_blocks(config: ml_collections.ConfigDict, first: int) -> tf.data.D
         return records.skip(tf.where(number == first_epoch, np.int64(within_epoch), np.int64(0)))
 
     def crops_of(picture: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
-        # Apart from the epochs' and the blocks' seeds.
+        # The 1 keeps these seeds apart from those of epochs and blocks.
         seed = tf.random.experimental.stateless_fold_in([config.seed, 1], tf.cast(picture, tf.int32))
         return _random_crops(encoded, seed, data)
 
@@ -154,39 +154,39 @@ def _crops_in_blocks(config: ml_collections.ConfigDict, first: int) -> tf.data.D
 def training_batches(
     config: ml_collections.ConfigDict, first_step: int = 0, worker: int = 0, workers: int = 1
 ) -> tf.data.Dataset:
-    """Endless batches of crops from the training split.
+    """Returns endless batches of crops from the training split.
 
     Args:
-      config: a recipe; `data`, `batch_size` and `seed` are read.
-      first_step: with `data.deterministic`, the batches begin with this step's.
-      worker: which of several workers this is, 0 and up; each reads shards of its own.
-      workers: how many there are.
+      config: a recipe; reads `data`, `batch_size` and `seed`.
+      first_step: with `data.deterministic`, the step that the first batch belongs to.
+      worker: this worker's index, from 0; each worker reads its own shards.
+      workers: number of workers.
 
     Returns:
       A dataset of uint8 `[batch_size, crop, crop, 3]`.
 
     Raises:
-      UserError: the folder holds no finished dataset, the split is not in it, or it has fewer shards than workers; the
-        URL cannot be read.
+      UserError: the folder holds no finished dataset, lacks the split or has fewer shards than workers; or the URL
+        cannot be read.
     """
     if config.data.deterministic:
         crops = _crops_in_blocks(config, first_step * config.batch_size)
     else:
         crops = _shuffled_crops(config, worker, workers)
     options = tf.data.Options()
-    # It is done already, and TensorFlow's own way finds no files in a dataset of random numbers.
+    # Already sharded by worker above. TensorFlow's own sharding fails: it finds no files in the random-seed dataset.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return crops.batch(config.batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def validation_crops(config: ml_collections.ConfigDict) -> np.ndarray:
-    """The centre crops that validation is measured on: uint8 `[N, val_crop, val_crop, 3]`, N at most `val_crops`.
+    """Reads the center crops used for validation: uint8 `[N, val_crop, val_crop, 3]`, N at most `val_crops`.
 
-    A picture smaller than the crop is continued by its mirror image. Where a split has fewer pictures than
-    `val_crops`, the pictures' other parts are taken too, so that a small dataset still gives a steady figure.
+    An image smaller than the crop is extended by its mirror image. If the split has fewer images than `val_crops`,
+    off-center crops are taken too, so that a small dataset still gives a stable figure.
 
     Raises:
-      UserError: as `training_batches`.
+      UserError: the folder holds no finished dataset or lacks the split, or the URL cannot be read.
     """
     side, wanted = config.val_crop, config.val_crops
     paths = _shard_paths(config.data, config.data.val_split)
@@ -197,7 +197,7 @@ def validation_crops(config: ml_collections.ConfigDict) -> np.ndarray:
     def crops_of(encoded: tf.Tensor) -> tf.Tensor:
         picture = _mirror_to(tf.io.decode_image(encoded, channels=3, expand_animations=False), side)
         free = tf.cast(tf.shape(picture)[:2] - side, tf.float32)
-        # The centre first, then places spread by the golden ratio's multiples, which never cluster.
+        # The center first, then places spread by multiples of the 2-D golden ratio, which never cluster.
         k = tf.range(per_picture, dtype=tf.float32)
         places = tf.math.floormod(0.5 + k[:, None] * [[0.7548777, 0.5698403]], 1.0)
         corners = tf.cast(places * free, tf.int32)

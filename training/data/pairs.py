@@ -1,4 +1,4 @@
-"""What the network learns from: a crop overlaid twice, on the device or on the host by the same function."""
+"""Training pairs: each crop is overlaid twice, by the same function whether on the device or on the host."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from common.command_line import UserError
 from training import corruption
 from training.keyed.lesson import keyed_source
 
-_SOURCE, _TARGET = 0, 1  # streams of seeds
+_SOURCE, _TARGET = 0, 1  # seed streams
 
 
 class Pairs(NamedTuple):
-    """A batch to learn from.
+    """A training batch.
 
     Attributes:
-      source: float32 `[N, H, W, C]` in 0..1, what the network sees; first the three channels that it is to restore.
-      target: float32 `[N, H, W, 3]` in 0..1, what its answer is compared with.
-      weight: float32 `[N, H, W, 1]`, how much a pixel counts in that comparison.
-      covered: float32 `[N, H, W, 1]`, 1 where an overlay fell on the source, else 0.
-      covered_weight: likewise, how much a pixel counts in the lesson where overlays are.
+      source: float32 `[N, H, W, C]` in 0..1, the network's input; its first three channels are the image to restore.
+      target: float32 `[N, H, W, 3]` in 0..1, the image that the output is compared with.
+      weight: float32 `[N, H, W, 1]`, each pixel's weight in the restoration loss.
+      covered: float32 `[N, H, W, 1]`, 1 where an overlay covers the source, else 0.
+      covered_weight: float32 `[N, H, W, 1]`, each pixel's weight in the presence loss, which learns `covered`.
       target_coverage: float32 `[N]`, share of the target's pixels that an overlay covers.
     """
 
@@ -35,33 +35,33 @@ class Pairs(NamedTuple):
 
 
 def make_source(config: ml_collections.ConfigDict, spec: str) -> corruption.Corruption:
-    """Makes the function from clean crops to what the network sees.
+    """Makes the function that turns clean crops into network input.
 
     Args:
-      config: a recipe; `model.name` and `keyed` are read.
-      spec: of the overlays.
+      config: a recipe; reads `model.name` and `keyed`.
+      spec: spec of the overlays.
 
     Returns:
-      A `Corruption`; a repair network sees further channels, see `training.keyed.lesson`.
+      A `Corruption`; for a repair network it adds further channels, see `training.keyed.lesson`.
 
     Raises:
-      UserError: a spec, or a file it names, that cannot be used.
+      UserError: the spec, or a file it names, cannot be used.
     """
     return keyed_source(spec, config.keyed) if config.model.name == "repair" else corruption.build(spec)
 
 
 def make_pairs(config: ml_collections.ConfigDict) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], Pairs]:
-    """Makes the function from clean crops to pairs.
+    """Makes the function that turns clean crops into pairs.
 
     Args:
-      config: a recipe; `source`, `target`, `mask_target`, `covered_weight`, `weight_by_alpha` and what `make_source`
-        reads are read.
+      config: a recipe; reads `source`, `target`, `mask_target`, `covered_weight`, `weight_by_alpha`, and the fields
+        that `make_source` reads.
 
     Returns:
-      `pairs(images, source_seeds, target_seeds) -> Pairs`: `images` uint8 `[N, H, W, 3]`, seeds int32 `[N, 2]`.
+      `pairs(images, source_seeds, target_seeds) -> Pairs`: `images` is uint8 `[N, H, W, 3]`, seeds are int32 `[N, 2]`.
 
     Raises:
-      UserError: a spec, or a file it names, that cannot be used.
+      UserError: a spec, or a file it names, cannot be used.
     """
     if not config.source:
         raise UserError("config.source is empty; give --config.source='watermark:canvas=mark.png'")
@@ -76,7 +76,7 @@ def make_pairs(config: ml_collections.ConfigDict) -> Callable[[tf.Tensor, tf.Ten
         weight = 1.0 + config.covered_weight * (source_alpha if config.weight_by_alpha else covered)
         if config.mask_target:
             weight *= tf.cast(target_alpha == 0.0, tf.float32)
-        # Noise and JPEG change a picture without covering it: such a picture says nothing about where overlays are.
+        # Noise and JPEG change an image without covering it: such an image teaches nothing about where overlays are.
         is_overlaid = tf.reduce_max(covered, axis=[1, 2, 3], keepdims=True)
         is_changed = tf.reduce_max(tf.abs(source[..., :3] - clean), axis=[1, 2, 3], keepdims=True) > 0.5 / 255.0
         teaches = tf.where(is_changed, is_overlaid, 1.0)
@@ -87,7 +87,7 @@ def make_pairs(config: ml_collections.ConfigDict) -> Callable[[tf.Tensor, tf.Ten
 
 
 def make_seeds(config: ml_collections.ConfigDict) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Makes `seeds(step) -> (source_seeds, target_seeds)`, int32 `[batch_size, 2]`, of the global batch."""
+    """Makes `seeds(step) -> (source_seeds, target_seeds)` for the global batch, each int32 `[batch_size, 2]`."""
 
     def seeds(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         source, target = (
@@ -101,17 +101,17 @@ def make_seeds(config: ml_collections.ConfigDict) -> Callable[[tf.Tensor], tuple
 def overlaid_on_host(
     batches: tf.data.Dataset, config: ml_collections.ConfigDict, first_step: int = 0
 ) -> tf.data.Dataset:
-    """Overlays batches in tf.data, for accelerators that have no time left for it; the same pairs as in the step.
+    """Overlays batches in tf.data, for accelerators with no time to spare; gives the same pairs as the step would.
 
     Args:
-      batches: uint8 `[batch_size, crop, crop, 3]`, one a step.
+      batches: uint8 `[batch_size, crop, crop, 3]`, one per step.
       config: a recipe.
       first_step: the step that the first batch belongs to.
 
     Returns:
       A dataset of `Pairs`.
     """
-    # XLA fuses what an overlay does to a pixel into one pass, on CPUs too; only its convolutions are slow there.
+    # On CPUs too, XLA fuses an overlay's per-pixel operations into one pass; only its convolutions are slow there.
     pairs, seeds = tf.function(make_pairs(config), jit_compile=True), make_seeds(config)
     return (
         batches.enumerate(first_step)

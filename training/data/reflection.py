@@ -1,4 +1,4 @@
-"""Continuing a picture beyond its edges by its mirror image."""
+"""Extends an image beyond its edges by its mirror image."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import tensorflow as tf
 
 
 def mirrored_indices(start: int | tf.Tensor, length: int | tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
-    """Indices that read a picture as if it continued mirrored, the edge pixel not repeated.
+    """Returns indices that read an image as if it continued mirrored, without repeating the edge pixel.
 
-    As `numpy.pad(mode="reflect")` has it for any amount of padding, where `tf.pad` stops at size - 1.
+    Like `numpy.pad(mode="reflect")`, with any amount of padding; `tf.pad` allows at most size - 1.
 
     Args:
-      start: the first pixel along the axis, 0 or more.
-      length: how many.
-      size: of the picture along the axis, 1 or more.
+      start: first pixel along the axis, 0 or more.
+      length: number of pixels.
+      size: size of the image along the axis, 1 or more.
 
     Returns:
       int32 `[length]`, each in 0..size - 1.

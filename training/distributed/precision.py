@@ -1,9 +1,9 @@
-"""Whether a fast number format computes this run's network rightly on this processor; nothing is trusted unseen.
+"""Checks that a fast number format computes this run's network correctly on this processor, before it is used.
 
-oneDNN's kernel for one convolution in bfloat16 was found to be wrong by 67 to 145 percent on processors with AMX, while
-its neighbours were right. The weights learn such an error, and validation in the same format shares it. So before the
-first step every layer is computed in both formats, from the same inputs: its outputs, and the gradients of its inputs
-and of its kernel. A fused kernel exists only in the whole network, which is compared too.
+On processors with AMX, oneDNN's bfloat16 kernel for one convolution was found to be off by 67 to 145 percent, while
+those of its neighbors were correct. The weights adapt to such an error, and validation in the same format shares it. So
+before the first step every layer is computed in both formats from the same inputs: its outputs, and the gradients of
+its input and its kernel. Some fused kernels appear only in the whole network, so that is compared too.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ from training.distributed import devices
 from training.distributed.devices import FLOAT32, Precision
 from training.distributed.workers import Team
 
-# Relative errors, in the Euclidean norm. Rounding to bfloat16 gives 0.003; the wrong kernels gave 0.2 to 1.45.
+# The tolerances are relative errors in the Euclidean norm. Rounding to bfloat16 gives 0.003; wrong kernels gave 0.2 to
+# 1.45.
 _LAYER_TOLERANCE = 0.05
-# Layers without a kernel, such as normalization, subtract almost equal numbers (0.035 was seen), and the outputs of the
-# whole network went through about thirty layers.
+# For layers without a kernel, such as normalization, which subtract almost equal numbers (0.035 was observed), and for
+# the outputs of the whole network, which pass through about thirty layers.
 _OTHER_TOLERANCE = 0.2
-# A bias's gradient is one sum over all pixels, in which rounding adds up.
+# For the gradient of a bias, a single sum over all pixels, in which rounding errors add up.
 _SUM_TOLERANCE = 0.5
 _WHOLE = "the whole network"
 
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """A computation that rounding does not explain.
+    """A result that is off by more than rounding explains.
 
     Attributes:
-      what: of which layer, such as `conv2d_3 (Conv2D 48 -> 72, kernel 3x3): outputs`.
-      error: relative to float32's result.
+      what: the layer and result, such as `conv2d_3 (Conv2D 48 -> 72, kernel 3x3): outputs`.
+      error: error relative to the float32 result.
     """
 
     what: str
@@ -50,7 +51,7 @@ class Fault:
 
 
 def processor_name() -> str:
-    """The GPU's name, or else the processor's."""
+    """Returns the name of the GPU, or without a GPU, that of the CPU."""
     for gpu in tf.config.list_physical_devices("GPU"):
         return tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
     cpuinfo = Path("/proc/cpuinfo")
@@ -69,7 +70,7 @@ def _weighted_layers(network: tf.keras.Model) -> list[tf.keras.layers.Layer]:
 
 
 def _draw_zero_kernels(network: tf.keras.Model) -> None:
-    """Layers that start at zero would show nothing: they are given weights like the others'."""
+    """Gives random weights to layers that start at zero, whose outputs would otherwise reveal nothing."""
     for number, weight in enumerate(network.trainable_variables):
         if weight.shape.rank > 1 and not np.any(weight.numpy()):
             fan_in = float(np.prod(weight.shape[:-1]))
@@ -87,11 +88,11 @@ def _relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 def _layer_results(
     layers: Sequence[tf.keras.layers.Layer], inputs: Sequence[tf.Tensor]
 ) -> list[tuple[tf.Tensor, list[tf.Tensor]]]:
-    """Outputs of each layer, and gradients of its input and weights; float32."""
+    """Returns, for each layer, its outputs and the gradients of its input and weights, all float32."""
     results = []
     for number, (layer, x) in enumerate(zip(layers, inputs)):
         outputs = tf.cast(layer(x), tf.float32)
-        # Without the activation: where a sum is all but zero, rounding decides on which side of a kink it lies.
+        # Gradients without the activation: for a sum close to zero, rounding decides on which side of a kink it falls.
         activation = getattr(layer, "activation", None)
         if activation is not None:
             layer.activation = tf.keras.activations.linear
@@ -114,15 +115,15 @@ def find_faults(
     """Compares a network in a fast format with the same network in float32.
 
     Args:
-      fast: the network, computing in `precision.compute_dtype`; is given the weights of `slow`.
-      slow: the network in float32; layers that are zero are given weights.
-      source: float32 `[N, H, W, C]` in 0..1, a batch.
-      precision: of `fast`.
+      fast: the network computing in `precision.compute_dtype`; its weights are overwritten with those of `slow`.
+      slow: the network in float32; its all-zero layers are overwritten with random weights.
+      source: a batch, float32 `[N, H, W, C]` in 0..1.
+      precision: the precision of `fast`.
       jit_compile: whether XLA compiles both.
 
     Returns:
-      What is off by more than rounding explains, layers before the whole network, the worst of them first; and the
-      largest relative error of a layer with a kernel.
+      The faults, layers before the whole network and the worst first; and the largest relative error of any layer with
+      a kernel.
     """
     _draw_zero_kernels(slow.taught)
     fast.taught.set_weights(slow.taught.get_weights())
@@ -172,16 +173,16 @@ def prove(
 
     Args:
       config: a recipe.
-      precision: wanted.
+      precision: the requested precision.
       team: the run's workers, who decide together.
-      replicas: that a batch is spread over.
+      replicas: number of replicas that a batch is spread over.
       jit_compile: whether XLA compiles the step.
 
     Returns:
-      `precision`, or float32 where it computes wrongly, which a line says.
+      `precision`, or float32 if it computes wrongly, with a logged warning.
 
     Raises:
-      UserError: it computes wrongly, and the user named it.
+      UserError: it computes wrongly, and the user asked for it by name.
     """
     faults, largest = [], 0.0
     if not precision.is_exact:
@@ -191,7 +192,7 @@ def prove(
         source = make_pairs(config)(images[:rows], *seeds).source
         fast, slow = models.build(config, precision.compute_dtype), models.build(config)
         faults, largest = find_faults(fast, slow, source, precision, jit_compile)
-    # Workers on other processors may have other faults, and all of them take the same steps.
+    # Workers on other processors may have other faults, but all must take the same steps.
     _, float32_is_wanted = team.agree(0.0, precision.is_exact or bool(faults))
     if precision.is_exact:
         return precision

@@ -1,14 +1,15 @@
-"""Several machines that train together: who writes, what they agree on, and what happens when one is lost.
+"""Training on several machines: who writes, what workers agree on, and what happens when one is lost.
 
-Each worker runs the same command with `--strategy=multi_worker` and a `TF_CONFIG` of its own:
+Each worker runs the same command with `--strategy=multi_worker` and its own `TF_CONFIG`:
 
     TF_CONFIG='{"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}'
 
-`python -m training.local_workers` starts several on this machine. Worker 0, the chief, writes checkpoints and reports;
-the others read its checkpoints, so `--workdir` must be a folder that all of them see. Each reads shards of its own.
+`python -m training.local_workers` starts several workers on this machine. Worker 0, the chief, writes checkpoints and
+reports; the others read its checkpoints, so `--workdir` must be a folder that all of them share. Each worker reads its
+own shards.
 
-Whoever watches workers goes by their exit codes: 0, the run is finished; 75, start this worker again; others, an error
-of its own, which would only come again. docs/scale.md has the commands, `kubernetes/workers.yaml` a Job.
+A supervisor goes by the exit codes: 0, the run is finished; 75, restart this worker; any other, an error of its own,
+which a restart would only repeat. docs/scale.md has the commands, `kubernetes/workers.yaml` a Job.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import tensorflow as tf
 
 from common.command_line import UserError
 
-# Of a worker whose peers are gone, or were asked to stop (sysexits.h: try again). Started again, it goes on at the
-# newest checkpoint.
+# Exit code of a worker whose peers are gone or were asked to stop; EX_TEMPFAIL in sysexits.h: try again. A restarted
+# worker resumes from the newest checkpoint.
 LOST_PEER = 75
 
-# What a collective operation raises when a peer is gone, or has come back as another process.
+# Errors that a collective operation raises when a peer is gone or has been replaced by a new process.
 LOST_PEER_ERRORS = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -36,10 +37,10 @@ LOST_PEER_ERRORS = (
 
 
 def multi_worker_strategy() -> tf.distribute.MultiWorkerMirroredStrategy:
-    """The strategy that `TF_CONFIG` describes; waits until all workers are there. Before any other operation.
+    """Creates the strategy that `TF_CONFIG` describes and waits for all workers; call it before any other operation.
 
     Raises:
-      UserError: `TF_CONFIG` is missing or is not what it should be.
+      UserError: `TF_CONFIG` is missing or does not describe a worker.
     """
     text = os.environ.get("TF_CONFIG", "")
     form = 'as {"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
@@ -57,12 +58,12 @@ def multi_worker_strategy() -> tf.distribute.MultiWorkerMirroredStrategy:
 
 
 class Team:
-    """The workers of a job; a single one, too, is a team.
+    """The workers of a job; possibly just one.
 
     Attributes:
       size: number of workers.
-      index: this worker's number, 0 and up.
-      is_chief: whether this worker writes and reports.
+      index: this worker's index, from 0.
+      is_chief: whether this worker writes checkpoints and reports.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy):
@@ -75,20 +76,20 @@ class Team:
 
     def _summed(self, values: tf.Tensor) -> tf.Tensor:
         def in_replica(values: tf.Tensor) -> tf.Tensor:
-            # The copy is on the replica's device, where the sum will be.
+            # tf.identity copies the values to the replica's device, where they are summed.
             return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(values))
 
         return self._strategy.experimental_local_results(self._strategy.run(in_replica, args=(values,)))[0]
 
     def agree(self, minutes: float, *asked: bool) -> tuple[float, ...]:
-        """Agrees on the chief's minutes, and on what any worker asks for: else they would end at different steps.
+        """Shares the chief's minutes and every worker's requests, so that all workers end at the same step.
 
         Args:
-          minutes: what this worker has spent.
-          *asked: things that this worker asks for.
+          minutes: minutes that this worker has spent.
+          *asked: requests, each True if this worker makes it.
 
         Returns:
-          The minutes, and for each thing whether anyone asks for it.
+          The chief's minutes, and for each request whether any worker makes it.
         """
         if self.size == 1:
             return minutes, *asked

@@ -1,1 +1,1 @@
-"""What `training.evaluate` measures, and the report that it writes."""
+"""The measurements of `training.evaluate` and the report that it writes."""

@@ -1,4 +1,4 @@
-"""Pictures side by side on one sheet, with words above them."""
+"""Lays out images side by side on one sheet, with captions above them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _MARGIN, _LINE = 8, 20  # pixels
 
 
 def contact_sheet(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[Sequence[str]]) -> Image.Image:
-    """Lays pictures out.
+    """Makes a contact sheet.
 
     Args:
-      rows: of pictures, uint8 `[H, W, 3]`, all of one size, as many in each row.
-      captions: words above each picture of each row, of one line or several; an empty row of captions takes no room.
+      rows: rows of images, uint8 `[H, W, 3]`, all of the same size, with the same number in each row.
+      captions: caption of each image, one or more lines; a row whose captions are all empty takes no space.
 
     Returns:
-      RGB, on white.
+      The sheet: RGB, on a white background.
     """
     height, width = rows[0][0].shape[:2]
     heads = [_LINE * max(words.count("\n") + 1 for words in row) if any(row) else 0 for row in captions]

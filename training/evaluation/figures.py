@@ -1,4 +1,4 @@
-"""The figures of one restored picture, and those of many."""
+"""Figures for one restored image, and statistics over many."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import numpy as np
 from training.evaluation import psnr
 
 MEASURES = psnr.MEASURES
-STAGES = ("in", "out", "gain")  # the overlaid picture's, the restored one's, and by how much that is better
+STAGES = ("in", "out", "gain")  # overlaid image, restored image, improvement
 FIGURES = tuple(f"{measure}_{stage}" for measure in MEASURES for stage in STAGES)
 
-# Rounded once, here, so that the page, the summary and the table cannot disagree in a last digit.
+# Decimals. Figures are rounded only once, here, so that the page, the summary and the table agree to the last digit.
 _DIGITS = {measure: 5 if measure.endswith("ssim") else 3 for measure in MEASURES}
 
 
 def judge(
     clean: np.ndarray, corrupted: np.ndarray, restored: np.ndarray, covered: np.ndarray
 ) -> dict[str, float | None]:
-    """Compares a picture before and after restoration with the clean one.
+    """Compares an image before and after restoration with the clean one.
 
     Args:
       clean: uint8 `[H, W, 3]`.
-      corrupted: likewise.
-      restored: likewise.
-      covered: bool `[H, W]`, where an overlay fell.
+      corrupted: uint8 `[H, W, 3]`.
+      restored: uint8 `[H, W, 3]`.
+      covered: bool `[H, W]`, the pixels that an overlay covers.
 
     Returns:
-      `FIGURES`, PSNR in dB, and `covered_share`, 0..1. None stands for what is not defined: a PSNR over no pixels, and
-      an SSIM where a side is below 11 pixels.
+      `FIGURES`, with PSNR in dB, and `covered_share`, 0..1. Undefined figures are None: a PSNR over no pixels, and the
+      SSIM of an image with a side below 11 pixels.
     """
     before, after = (psnr.measure(picture, clean, covered) for picture in (corrupted, restored))
     figures: dict[str, float | None] = {"covered_share": round(float(covered.mean()), 5)}
@@ -44,14 +44,14 @@ def judge(
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Puts pictures together.
+    """Summarizes the figures of many images.
 
     Args:
-      rows: one a picture, see `judge`.
+      rows: one per image, see `judge`.
 
     Returns:
-      For `covered_share` and each of `FIGURES`: `mean` and `median` over the pictures that have it, None where none
-      has, and `pictures`, their number.
+      For `covered_share` and each of `FIGURES`: `mean` and `median` over the images that have it (None if none does),
+      and `pictures`, the number of these images.
     """
     summary = {}
     for name in ("covered_share", *FIGURES):

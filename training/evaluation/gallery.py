@@ -1,4 +1,4 @@
-"""The pictures worth a look: those that gained least and those that gained most."""
+"""The images worth a look: those that gained least and those that gained most."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-_QUALITY = 90
-_LARGEST_SIDE = 768  # pixels; a larger picture is shown smaller, so that the page stays one that opens
+_QUALITY = 90  # of the JPEGs in the page
+_LARGEST_SIDE = 768  # pixels; larger images are scaled down, so that the page stays small enough to open
 
 
 @dataclasses.dataclass(frozen=True)
 class Exhibit:
-    """A picture to show.
+    """An image to show.
 
     Attributes:
-      row: its figures and names, see `training.evaluate`.
-      before: the overlaid picture as a JPEG.
-      after: the restored one.
+      row: its row of pictures.csv, see `training.evaluate`.
+      before: the overlaid image as a JPEG.
+      after: the restored image as a JPEG.
       size: (width, height) of both, pixels.
     """
 
@@ -39,33 +39,33 @@ def _jpeg(picture: np.ndarray) -> tuple[bytes, tuple[int, int]]:
 
 
 class Gallery:
-    """Keeps the extremes of all pictures that are offered, and no others, whatever their number.
+    """Keeps only the best and worst of the images offered, however many there are.
 
-    Pictures are ranked by the gain over covered pixels. Where a corruption covers nothing (noise, JPEG loss), by the
-    gain over all of them.
+    Images are ranked by their gain over covered pixels, or, if the corruption covers nothing (noise, JPEG loss), over
+    all pixels.
 
     Attributes:
-      measure: `covered_psnr` or `psnr`: what they are ranked by.
+      measure: the measure that images are ranked by, `covered_psnr` or `psnr`.
     """
 
     def __init__(self, shown: int):
-        """Makes an empty one that keeps `shown` pictures of either kind."""
+        """Makes an empty gallery that keeps `shown` best and `shown` worst images."""
         self.measure = "psnr"
         self._shown = shown
-        self._gains: list[float] = []  # ascending, as are the exhibits
+        self._gains: list[float] = []  # ascending; exhibits are in the same order
         self._exhibits: list[Exhibit] = []
 
     def offer(self, row: dict[str, Any], corrupted: np.ndarray, restored: np.ndarray) -> None:
-        """Considers a picture: its figures, and uint8 `[H, W, 3]` before and after."""
+        """Considers an image: its row of figures, and the image before and after, uint8 `[H, W, 3]`."""
         if self.measure == "psnr" and row["covered_psnr_gain"] is not None:
-            # The first covered picture decides; those before it have nothing to be compared by.
+            # The first covered image switches the measure; earlier images have no value for it and are dropped.
             self.measure, self._gains, self._exhibits = "covered_psnr", [], []
         gain = row[f"{self.measure}_gain"]
         if gain is None:
             return
         place, full = bisect.bisect(self._gains, gain), len(self._gains) == 2 * self._shown
         if full and place == self._shown:
-            return  # in the middle
+            return  # neither among the best nor among the worst
         before, size = _jpeg(corrupted)
         self._gains.insert(place, gain)
         self._exhibits.insert(place, Exhibit(row, before, _jpeg(restored)[0], size))
@@ -74,12 +74,12 @@ class Gallery:
 
     @property
     def worst(self) -> list[Exhibit]:
-        """Those that gained least, the least first."""
+        """The images that gained least, least first."""
         return self._exhibits[: self._middle]
 
     @property
     def best(self) -> list[Exhibit]:
-        """Those that gained most, the most first; none of them is among the worst."""
+        """The images that gained most, most first; none of them is also in `worst`."""
         return self._exhibits[self._middle :][::-1]
 
     @property

@@ -1,4 +1,4 @@
-"""A histogram as inline SVG, in the colours of the page around it."""
+"""A histogram as inline SVG, in the colors of the page around it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-_BINS = 24  # at most, about
-_WIDTHS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # of a bin, dB
-_WIDTH, _HEIGHT = 340, 150  # of the drawing; small, so that its letters can be read on a phone
-_LEFT, _RIGHT, _TOP, _BOTTOM = 30, 8, 16, 34  # margins around the bars
+_BINS = 24  # approximate maximum number of bins
+_WIDTHS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # candidate bin widths, dB
+_WIDTH, _HEIGHT = 340, 150  # SVG units; small, so that the text stays readable on a phone
+_LEFT, _RIGHT, _TOP, _BOTTOM = 30, 8, 16, 34  # margins around the bars, SVG units
 
 
 def bin_width(gains: Sequence[float]) -> float:
-    """The narrowest round width with which all gains, and zero, fall into a handful of bins."""
+    """Returns the narrowest of `_WIDTHS` with which all gains, and zero, fit into about `_BINS` bins."""
     spread = max(*gains, 0.0) - min(*gains, 0.0)
     return next((width for width in _WIDTHS if spread / width <= _BINS), _WIDTHS[-1])
 
 
 def count(gains: Sequence[float], width: float) -> dict[int, int]:
-    """How many gains fall into bin k, from k width to (k + 1) width, for each bin that is not empty."""
-    # A hair is added, because 0.3 / 0.1 is less than 3 in floating point and gains are rounded to 0.001.
+    """Counts the gains in each nonempty bin k, which spans k * width to (k + 1) * width."""
+    # 1e-6 is added because 0.3 / 0.1 is less than 3 in floating point; gains are rounded to 0.001.
     return dict(Counter(math.floor(gain / width + 1e-6) for gain in gains))
 
 
@@ -29,18 +29,18 @@ def _level(value: float) -> str:
 
 
 def histogram(gains: Sequence[float], what: str) -> str:
-    """Draws how many pictures gained how much.
+    """Draws a histogram of gains.
 
     Args:
-      gains: dB, one a picture, at least one.
-      what: what is counted, for the axis and for those who hear the page; words of ours, no markup.
+      gains: gain per image in dB, at least one.
+      what: what is counted, for the axis label and for screen readers; trusted plain text, which is not escaped.
 
     Returns:
       An `<svg>` element. Bars below zero have the class `loss`, the others `gain`.
     """
     width = bin_width(gains)
     counts = count(gains, width)
-    # Always some room on both sides of zero: where it lies is the first question.
+    # Always leave some room on both sides of zero: where zero lies is what readers look for first.
     first, last = min(*counts, -1), max(*counts, 0) + 1
     across = (_WIDTH - _LEFT - _RIGHT) / (last - first)
     floor, highest = _HEIGHT - _BOTTOM, max(counts.values())

@@ -1,4 +1,4 @@
-"""A trained model to evaluate: an export, or what a training run has learned so far."""
+"""A trained model to evaluate: an export, or the best weights of a training run so far."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from training.run import exportable
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model and what a report should say of it.
+    """A model and its description for the report.
 
     Attributes:
-      restore: uint8 `[N, H, W, 3]` to the same form, any H, W >= 1.
+      restore: maps uint8 `[N, H, W, 3]` to uint8 `[N, H, W, 3]`, any H, W >= 1.
       path: the version folder, or the workdir.
-      info: JSON-ready: what the export or the run says about its weights; empty if it says nothing.
+      info: JSON-ready information from the export or the run about its weights; empty if there is none.
     """
 
     restore: Callable[[np.ndarray], np.ndarray]
@@ -36,11 +36,11 @@ def load(path: str) -> Model:
     """Loads a model.
 
     Args:
-      path: a SavedModel's version folder, a folder that holds version folders, of which the newest is taken, or a
-        training workdir, of which the weights that did best in validation are taken.
+      path: a SavedModel's version folder, a folder of version folders (the newest is used), or a training workdir (its
+        weights with the best validation result are used).
 
     Raises:
-      UserError: none of these, or one that cannot be used.
+      UserError: `path` is none of these, or cannot be used.
     """
     folder = Path(path)
     if not folder.exists():
@@ -69,7 +69,7 @@ def _load_version(folder: Path) -> Model:
         raise UserError(f"--model: {folder} has no signature restore(images); export the model with serving.export")
 
     def restore(pictures: np.ndarray) -> np.ndarray:
-        # Through `loaded`: a signature alone does not keep its variables alive.
+        # Access it through `loaded`: a signature alone does not keep its variables alive.
         return loaded.signatures["restore"](images=tf.constant(pictures))["restored"].numpy()
 
     return Model(restore, str(folder), _read_info(folder / "export_info.json"))
@@ -90,7 +90,7 @@ def _read_info(path: Path) -> dict[str, Any]:
 def _load_workdir(folder: Path) -> Model:
     trained = exportable.load(str(folder))
 
-    # One graph for all sizes: a graph a size would fill the memory on a folder of whole pictures.
+    # One graph for all sizes: one graph per size would fill the memory on a folder of whole images.
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
     def forward(images: tf.Tensor) -> tf.Tensor:
         size = tf.shape(images)[1:3]

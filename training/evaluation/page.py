@@ -1,4 +1,4 @@
-"""The report as one page that needs no other file and no network."""
+"""The report as a single page that needs no other files and no network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PIXELS = {"covered_psnr": "covered pixels", "psnr": "all pixels"}
 
 
 def _section(part: dict[str, Any], rows: Sequence[dict[str, Any]], gallery: Gallery) -> str:
-    """What one corruption did."""
+    """Renders the section of one corruption."""
     figures, measure = part["figures"], gallery.measure
     cells = []
     for name, label in _LABELS.items():
@@ -84,15 +84,15 @@ def _overview(summary: dict[str, Any]) -> str:
 
 
 def render(summary: dict[str, Any], rows: Sequence[Sequence[dict[str, Any]]], galleries: Sequence[Gallery]) -> str:
-    """Writes the page.
+    """Renders the page.
 
     Args:
-      summary: what summary.json holds, see `training.evaluate`.
-      rows: of pictures.csv, a sequence a corruption.
-      galleries: what to show of each corruption.
+      summary: the contents of summary.json, see `training.evaluate`.
+      rows: rows of pictures.csv, one sequence per corruption.
+      galleries: the images to show, one gallery per corruption.
 
     Returns:
-      HTML; pictures are inside as data URIs, and names are escaped.
+      HTML with images embedded as data URIs and names escaped.
     """
     sections = [_section(*triple) for triple in zip(summary["specs"], rows, galleries)]
     note = (

@@ -1,4 +1,4 @@
-"""What pages are put together from: figures as text, tables, and pictures with a divider between before and after."""
+"""The parts of a report page: formatted figures, tables, and before/after images with a movable divider."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.evaluation.gallery import Exhibit
 
 
 def number(value: float | None, measure: str, sign: bool = False) -> str:
-    """A figure, with as many digits as its measure (one of `figures.MEASURES`) deserves; a dash for None."""
+    """Formats a figure with the digits appropriate for its measure (one of `figures.MEASURES`); None gives a dash."""
     if value is None:
         return "\N{EN DASH}"
     digits = 3 if measure.endswith("ssim") else 2
@@ -21,12 +21,12 @@ def number(value: float | None, measure: str, sign: bool = False) -> str:
 
 
 def stages(values: dict[str, Any], measure: str) -> list[str]:
-    """Before, after and gain of a measure, as a table shows them."""
+    """Formats a measure's figures before and after and its gain, for a table."""
     return [number(values[f"{measure}_{stage}"], measure, stage == "gain") for stage in figures.STAGES]
 
 
 def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the cells are markup already. It scrolls by itself where a screen is narrower, by keyboard too."""
+    """Renders a table from cells of markup. On narrow screens it scrolls on its own, also by keyboard."""
     lines = [
         f'<div class="wide" tabindex="0" role="region" aria-label="{caption}">',
         f"<table><caption>{caption}</caption>",
@@ -38,24 +38,24 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 
 def spec(text: str) -> str:
-    """A spec as markup; a narrow screen breaks it between its parts."""
+    """Renders a spec as markup that can break between its parts on a narrow screen."""
     parts = re.sub("([:,+|])", r"\1<wbr>", escape(text))
     return f"<code>{parts}</code>"
 
 
 def entries(values: dict[str, str | None]) -> str:
-    """A list of names and what they stand for, markup; those that stand for nothing are left out."""
+    """Renders a description list of names and values, both markup; entries without a value are left out."""
     lines = [f"<dt>{name}</dt><dd>{value}</dd>" for name, value in values.items() if value]
     return "<dl>\n" + "\n".join(lines) + "\n</dl>"
 
 
 def data_uri(jpeg: bytes) -> str:
-    """A JPEG as an address that holds it."""
+    """Encodes a JPEG as a data URI."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
 def comparison(exhibit: Exhibit, measure: str) -> str:
-    """A picture before and after, its divider, and its figures: `measure` is one of `figures.MEASURES`, in dB."""
+    """Renders an image before and after with a divider and its figures; `measure` is a PSNR in `figures.MEASURES`."""
     row = exhibit.row
     before, after, gain = stages(row, measure)
     shown = "" if exhibit.size == (row["width"], row["height"]) else f", shown at {exhibit.size[0]} x {exhibit.size[1]}"
@@ -72,7 +72,7 @@ def comparison(exhibit: Exhibit, measure: str) -> str:
 
 
 def failures(failed: Sequence[dict[str, str]]) -> str:
-    """The pictures that were left out, with the `reason`; nothing if there are none."""
+    """Renders the list of images that were not evaluated, each with its `reason`; empty if there are none."""
     if not failed:
         return ""
     items = "".join(f"<li><code>{escape(one['picture'])}</code>: {escape(one['reason'])}</li>" for one in failed)

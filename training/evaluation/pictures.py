@@ -1,4 +1,4 @@
-"""The pictures to evaluate on: found in a folder, cropped about their centre."""
+"""Finds the images to evaluate on and reads their center crops."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from common.images import is_image_name, listed_suffixes
 
 
 class UnreadablePicture(Exception):
-    """A file that does not decode; the message says why, in one line."""
+    """Raised for a file that cannot be decoded; the message gives the reason in one line."""
 
 
 def find(images: str) -> list[tuple[str, Path]]:
-    """Lists pictures.
+    """Lists images.
 
     Args:
-      images: a picture, or a folder of them with the folders in it; hidden files are left alone.
+      images: an image, or a folder of images, searched with its subfolders; hidden files are skipped.
 
     Returns:
-      Name and path of each, sorted; the name is relative to the folder and can be written as UTF-8.
+      The name and path of each image, sorted; names are relative to the folder and can be written as UTF-8.
 
     Raises:
-      UserError: nothing is there, or no picture.
+      UserError: the path does not exist, or the folder holds no image.
     """
     source = Path(images)
     if source.is_file():
@@ -41,22 +41,22 @@ def find(images: str) -> list[tuple[str, Path]]:
 
 
 def _text(name: str) -> str:
-    """The name as it can be written: bytes that are not UTF-8 are replaced."""
+    """Returns a file name in which bytes that are not UTF-8 are replaced, so that it can be written."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def read_crop(path: Path, side: int) -> np.ndarray:
-    """The centre of a picture, turned upright as its EXIF says.
+    """Reads the center of an image, turned upright according to its EXIF data.
 
     Args:
       path: the file.
-      side: of the crop in pixels, at most; 0 for the whole picture.
+      side: maximum side of the crop, in pixels; 0 for the whole image.
 
     Returns:
       uint8 `[H, W, 3]`.
 
     Raises:
-      UnreadablePicture: the file does not decode.
+      UnreadablePicture: the file cannot be decoded.
     """
     try:
         with Image.open(path) as image:
@@ -64,6 +64,6 @@ def read_crop(path: Path, side: int) -> np.ndarray:
             width, height = (min(length, side or length) for length in upright.size)
             left, top = (upright.width - width) // 2, (upright.height - height) // 2
             return np.asarray(upright.crop((left, top, left + width, top + height)).convert("RGB"))
-    # Pillow's decoders have no common exception for data that they cannot make sense of.
+    # Pillow's decoders have no common exception for invalid data.
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise UnreadablePicture(" ".join(str(error).split()) or type(error).__name__) from None

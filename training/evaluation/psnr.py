@@ -1,4 +1,4 @@
-"""How near a restored picture is to the clean one."""
+"""How close a restored image is to the clean one."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from training.evaluation import ssim
 
 MEASURES = ("psnr", "covered_psnr", "uncovered_psnr", "ssim", "covered_ssim")
 
-# Mean squared error below which a picture counts as exact (68 dB), so that one exact crop does not swamp a mean.
+# Mean squared error, in squared 8-bit levels, below which an image counts as exact (68 dB), so that one exact crop does
+# not dominate a mean.
 _EXACT = 1e-2
 
 
 def psnr(picture: np.ndarray, clean: np.ndarray, where: np.ndarray | None = None) -> float:
-    """Peak signal-to-noise ratio.
+    """Returns the peak signal-to-noise ratio.
 
     Args:
       picture: uint8 `[H, W, 3]`.
-      clean: likewise.
-      where: bool `[H, W]`, the pixels that count; all of them where None.
+      clean: uint8 `[H, W, 3]`.
+      where: bool `[H, W]`, the pixels to measure; None for all.
 
     Returns:
-      dB, at most 68; NaN where no pixel counts.
+      PSNR in dB, at most 68; NaN if there are no pixels to measure.
     """
     squared = np.square(picture.astype(np.float32) - clean.astype(np.float32))
     if where is not None:
@@ -32,15 +33,15 @@ def psnr(picture: np.ndarray, clean: np.ndarray, where: np.ndarray | None = None
 
 
 def measure(picture: np.ndarray, clean: np.ndarray, covered: np.ndarray) -> dict[str, float]:
-    """Compares a picture with the clean one.
+    """Compares an image with the clean one.
 
     Args:
       picture: uint8 `[H, W, 3]`.
-      clean: likewise.
-      covered: bool `[H, W]`, where an overlay fell.
+      clean: uint8 `[H, W, 3]`.
+      covered: bool `[H, W]`, the pixels that an overlay covers.
 
     Returns:
-      `MEASURES`: PSNR in dB, SSIM in -1..1; NaN where there are no such pixels and, for SSIM, where a side is below 11.
+      `MEASURES`: PSNR in dB, SSIM in -1..1. NaN if there are no such pixels or (SSIM) a side is below 11 pixels.
     """
     local = ssim.ssim_map(picture, clean)
     return {
@@ -53,15 +54,15 @@ def measure(picture: np.ndarray, clean: np.ndarray, covered: np.ndarray) -> dict
 
 
 def summarize(pictures: np.ndarray, clean: np.ndarray, covered: np.ndarray) -> dict[str, float]:
-    """Means over pictures.
+    """Averages the measures over images.
 
     Args:
       pictures: uint8 `[N, H, W, 3]`.
-      clean: likewise.
-      covered: bool `[N, H, W]`, where an overlay fell.
+      clean: uint8 `[N, H, W, 3]`.
+      covered: bool `[N, H, W]`, the pixels that an overlay covers.
 
     Returns:
-      `MEASURES`, each a mean over the pictures that have such pixels; NaN where none has.
+      `MEASURES`, each a mean over the images that have such pixels; NaN if none does.
     """
     measured = [measure(*triple) for triple in zip(pictures, clean, covered)]
     means = {}

@@ -1,4 +1,4 @@
-"""A report's folder: it appears whole or not at all."""
+"""A report's folder, which appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check(out: str, overwrite: bool) -> None:
     """Checks that a report may be written, before hours are spent on it.
 
     Raises:
-      UserError: the place is taken, or what is there is not a report and may not be replaced.
+      UserError: `out` exists and `overwrite` is off, or it is not a report and so must not be replaced.
     """
     place = Path(out)
     if not os.path.lexists(place):
@@ -31,18 +31,18 @@ def check(out: str, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def new_report(out: str, overwrite: bool) -> Iterator[Path]:
-    """Yields a folder to write into; it takes its place when the block ends without an exception.
+    """Yields a temporary folder to write into, and moves it to `out` if the block ends without an exception.
 
     Args:
-      out: the report's place.
-      overwrite: replace a report that is there.
+      out: the report's folder.
+      overwrite: whether to replace an existing report.
 
     Raises:
-      UserError: see `check`; or the folder cannot be written.
+      UserError: the report may not be written (see `check`), or the folder cannot be written.
     """
     check(out, overwrite)
     place = Path(out)
-    # Beside its place, so that the last step is a rename on one file system.
+    # The temporary folder lies beside `out`, so that the final step is a rename within one file system.
     parent, name = os.path.split(os.path.abspath(out))
     try:
         os.makedirs(parent, exist_ok=True)
@@ -53,7 +53,7 @@ def new_report(out: str, overwrite: bool) -> Iterator[Path]:
         new = temporary / "new"
         new.mkdir()
         yield new
-        check(out, overwrite)  # again: evaluation takes long, and someone may have put something there
+        check(out, overwrite)  # Again: evaluation takes long, and something may have been put there meanwhile.
         old = temporary / "old"
         if place.exists():
             place.rename(old)

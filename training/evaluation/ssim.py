@@ -1,26 +1,26 @@
-"""Structural similarity of a restored picture and the clean one, over all of it or over what an overlay covered."""
+"""Structural similarity of a restored image and the clean one, over all pixels or only the covered ones."""
 
 from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
 
-BORDER = 5  # pixels on each side without a value: the window is 11 wide and lies inside the picture
-_STRIP = 512  # rows of the map computed at once, so that memory does not grow with a picture's height
+BORDER = 5  # pixels on each side without a value: the window is 11 wide and must lie inside the image
+_STRIP = 512  # rows of the map computed at once, so that memory does not grow with the image's height
 
 
 def ssim_map(picture: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """SSIM of each window that lies inside the picture.
+    """Returns the SSIM of each window that lies inside the image.
 
-    As Wang et al. (2004) have it: a Gaussian window of 11 x 11 pixels and standard deviation 1.5; each channel alone,
-    then their mean.
+    As in Wang et al. (2004): a Gaussian window of 11 x 11 pixels with standard deviation 1.5, computed per channel and
+    then averaged over channels.
 
     Args:
       picture: uint8 `[H, W, 3]`.
-      clean: likewise.
+      clean: uint8 `[H, W, 3]`.
 
     Returns:
-      float32 `[H - 10, W - 10]` in -1..1, by the window's middle; without elements where a side is below 11 pixels.
+      float32 `[H - 10, W - 10]` in -1..1, indexed by the window's center; empty if a side is below 11 pixels.
     """
     height, width = (max(side - 2 * BORDER, 0) for side in picture.shape[:2])
     local = np.empty((height, width), np.float32)
@@ -31,14 +31,14 @@ def ssim_map(picture: np.ndarray, clean: np.ndarray) -> np.ndarray:
 
 
 def mean_ssim(local: np.ndarray, where: np.ndarray | None = None) -> float:
-    """Mean of a map.
+    """Averages an SSIM map.
 
     Args:
-      local: see `ssim_map`.
-      where: bool `[H, W]`, the pixels of the picture around which windows count; all of them where None.
+      local: map from `ssim_map`, float32 `[H - 10, W - 10]`.
+      where: bool `[H, W]`, the pixels whose windows to average; None for all.
 
     Returns:
-      -1..1; NaN where no window counts.
+      Mean SSIM, -1..1; NaN if there are no windows to average.
     """
     if where is not None:
         local = local[where[BORDER:-BORDER, BORDER:-BORDER]] if local.size else local

@@ -1,11 +1,11 @@
-"""The report page's frame: its style, its script, and where `training.evaluation.page` puts what was found.
+"""The report page's template: its style, its script, and the places that `training.evaluation.page` fills in.
 
-A Python module and no .html beside one, so that nothing but code needs to be installed.
+It is a Python module, not an .html file, so that only code needs to be installed.
 """
 
 from string import Template
 
-# The policy lets a browser prove what the page promises: it asks nothing of any network.
+# The Content-Security-Policy makes the browser enforce what the page promises: no network requests.
 PAGE = Template("""\
 <!DOCTYPE html>
 <html lang="en">
@@ -156,7 +156,7 @@ for (const compare of document.querySelectorAll(".compare")) {
 </html>
 """)
 
-# One picture: the overlaid one lies above the restored one and is cut off at the divider.
+# One image: the overlaid version lies on top of the restored one and is clipped at the divider.
 COMPARISON = Template("""\
 <li><figure>
 <div class="compare" style="--ratio: $width / $height; --at: 50%">

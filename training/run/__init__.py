@@ -1,1 +1,1 @@
-"""A run's folder and what lies in it: recipe, checkpoints, validation images, figures."""
+"""A run's folder and its contents: recipe, checkpoints, validation images, figures."""

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, which wavers less than the weights themselves."""
+"""An exponential moving average of the weights, which fluctuates less than the weights themselves."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import tensorflow as tf
 
 
 class WeightAverage:
-    """Follows weights; `swapped` puts the average in their place.
+    """Averages the weights over steps; `swapped` puts the average in their place.
+
+    In the first steps the decay is at most `(1 + step) / (10 + step)`, so that the average soon forgets the initial
+    weights.
 
     Attributes:
-      averages: variables like the weights, to be saved; none where the decay is 0.
-
-    In the first steps the average forgets faster, so that the initial weights do not linger in it: its decay is at most
-    `(1 + step) / (10 + step)`.
+      averages: variables shaped like the weights, to be saved; empty if the decay is 0.
     """
 
     def __init__(self, weights: Sequence[tf.Variable], decay: float):
-        """Starts at the weights' present values, under a strategy's scope.
+        """Starts from the current weights; call it in the strategy's scope.
 
         Args:
-          weights: to be followed.
-          decay: 0..1 a step; 0 follows at once, which is the weights themselves.
+          weights: the variables to average.
+          decay: decay per step, 0..1; 0 means no averaging.
         """
         self._weights = list(weights)
         self._decay = decay
         self.averages = [tf.Variable(weight, trainable=False, name="average") for weight in weights] if decay else []
 
     def update(self, step: tf.Tensor) -> None:
-        """Takes a step towards the weights, outside of replicas, within a graph."""
+        """Moves the average one step toward the weights; call it in a graph, outside replica context."""
         if not self.averages:
             return
         step = tf.cast(step, tf.float32)
@@ -41,7 +41,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:
-        """Within the block the weights are the average."""
+        """Replaces the weights by their average within the block."""
         self._swap()
         try:
             yield

@@ -1,4 +1,4 @@
-"""A run's states on disk: saved whole, restored from the newest one that can be read."""
+"""A run's states on disk: saved atomically, restored from the newest state that can be read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from absl import logging
 
 from common.command_line import UserError
 
-# TensorFlow raises as many kinds as there are ways for a file to be damaged.
+# TensorFlow raises a different error for each way that a file can be damaged.
 _DAMAGED = (tf.errors.OpError, ValueError, IndexError, RuntimeError)
 
 
@@ -31,15 +31,15 @@ def _save(manager: tf.train.CheckpointManager, step: int) -> None:
 
 
 class Checkpoints:
-    """`WORKDIR/checkpoints`: the newest few states, with the step and the minutes that they took."""
+    """`WORKDIR/checkpoints`: the newest few states, each with its step and the minutes trained so far."""
 
     def __init__(self, workdir: str, keep: int, **state: tf.train.Checkpoint | tf.Module):
-        """Names what is saved.
+        """Declares the objects to save.
 
         Args:
           workdir: the run's folder.
-          keep: states to keep.
-          **state: trackable objects: network, optimizer, average of weights.
+          keep: number of states to keep.
+          **state: trackable objects: network, optimizer, average of the weights.
         """
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._minutes = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="minutes")
@@ -49,11 +49,11 @@ class Checkpoints:
 
     @property
     def newest(self) -> str | None:
-        """Path of the newest state."""
+        """Path of the newest state, or None."""
         return self._manager.latest_checkpoint
 
     def save(self, step: int, minutes: float) -> None:
-        """Saves the present state; TensorFlow writes it under a temporary name.
+        """Saves the current state; TensorFlow writes it under a temporary name first.
 
         Raises:
           UserError: the disk is full, or the folder cannot be written.
@@ -63,15 +63,15 @@ class Checkpoints:
         _save(self._manager, step)
 
     def restore(self) -> tuple[int, float]:
-        """Restores the newest state that can be read; warns of those that cannot.
+        """Restores the newest readable state and warns about states that cannot be read.
 
         Returns:
-          The step and the minutes that it was saved at, zeros where there is no state.
+          The step and the minutes at which it was saved; zeros if there is no state.
 
         Raises:
-          UserError: there are states, and none of them can be read.
+          UserError: there are states, but none of them can be read.
         """
-        # By what is there: the list that TensorFlow keeps beside the states can be torn as well.
+        # List the files themselves: the index that TensorFlow keeps beside the states can be damaged as well.
         found = Path(self._manager.directory).glob("ckpt-*.index")
         numbered = {int(path.stem.split("-")[1]): str(path.with_suffix("")) for path in found}
         paths = [numbered[number] for number in sorted(numbered, reverse=True)]
@@ -91,10 +91,10 @@ class Checkpoints:
 
 
 class BestWeights:
-    """The weights that did best in validation so far, with the figure they reached."""
+    """The weights with the best validation result so far, and their PSNR."""
 
     def __init__(self, workdir: str, network: tf.keras.Model):
-        # As precise as what is offered: rounded down, a figure would be beaten by itself.
+        # As precise as the values offered: if the stored PSNR were rounded down, the same value would beat it.
         self._psnr = tf.Variable(float("-inf"), dtype=tf.float64, trainable=False, name="best_psnr")
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="best_step")
         checkpoint = tf.train.Checkpoint(network=network, psnr=self._psnr, step=self._step)
@@ -102,16 +102,16 @@ class BestWeights:
 
     @property
     def psnr(self) -> float:
-        """Validation PSNR of the stored weights in dB, -inf before the first."""
+        """Validation PSNR of the stored weights in dB; -inf if none are stored yet."""
         return float(self._psnr.numpy())
 
     @property
     def step(self) -> int:
-        """The step at which they were stored."""
+        """The step of the stored weights."""
         return int(self._step.numpy())
 
     def offer(self, psnr: float, step: int) -> bool:
-        """Stores the network's present weights if they did better; says whether they did."""
+        """Stores the network's current weights if their `psnr` is a new best; returns whether it is."""
         if psnr <= self.psnr:
             return False
         self._psnr.assign(psnr)
@@ -120,7 +120,7 @@ class BestWeights:
         return True
 
     def restore(self) -> bool:
-        """Loads the stored weights into the network; says whether there were any.
+        """Loads the stored weights into the network; returns whether there were any.
 
         Raises:
           UserError: they cannot be read.
@@ -134,9 +134,9 @@ class BestWeights:
             ) from None
 
     def recall_figure(self) -> None:
-        """Reads the stored figure without touching the network's weights, when a run is resumed.
+        """When a run resumes, reads the stored PSNR and step without touching the network's weights.
 
-        Weights that cannot be read are passed over with a warning: the next validation replaces them.
+        If they cannot be read, logs a warning: the next validation replaces them.
         """
         stored = self._manager.latest_checkpoint
         if not stored:

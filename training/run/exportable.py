@@ -1,4 +1,4 @@
-"""What an export takes from a training run: the weights that did best in validation."""
+"""What an export takes from a training run: the weights with the best validation result."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from training.run.workdir import read_config
 
 @dataclasses.dataclass(frozen=True)
 class Exportable:
-    """A trained network, what tiling must know of it, and what a report should say of it.
+    """A trained network, with the data that tiling and reports need.
 
     Attributes:
-      network: float32 `[N, H, W, C]` in 0..1 to `[N, H, W, 3]`, H and W multiples of `stride`; C is 3 but for a repair
-        network.
-      stride: the network sees pictures in steps of so many pixels.
+      network: maps float32 `[N, H, W, C]` in 0..1 to `[N, H, W, 3]`; H and W are multiples of `stride`. C is 3, except
+        for a repair network.
+      stride: the network's total downsampling, in pixels.
       halo: pixels on each side that an output pixel depends on.
-      info: JSON-ready: `config`, `step`, `validation_psnr` in dB, `validation` (all figures of that step, as far as
-        `metrics.csv` has them), `receptive_field` in pixels a side.
+      info: JSON-ready: `config`, `step`, `validation_psnr` in dB, `validation` (all figures of that step that
+        `metrics.csv` has), `receptive_field` in pixels per side.
     """
 
     network: tf.keras.Model
@@ -34,14 +34,14 @@ class Exportable:
 
 
 def load(workdir: str, is_repair: bool = False) -> Exportable:
-    """Loads what a run has learned.
+    """Loads the best weights of a run.
 
     Args:
       workdir: the run's folder.
-      is_repair: whether it is to be the repair network of keyed restoration, or else a blind one.
+      is_repair: whether the network must be the repair network of keyed restoration, rather than a blind one.
 
     Raises:
-      UserError: the folder holds no run, one of the other kind, or one without a validated checkpoint.
+      UserError: the folder holds no run, a run of the other kind, or a run without a validated checkpoint.
     """
     config = read_config(workdir)
     if is_repair != (config.model.name == "repair"):

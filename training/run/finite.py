@@ -1,4 +1,4 @@
-"""Watching that the loss stays a number, without making a step wait for it."""
+"""Checks that the loss stays finite, without making each step wait for the check."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from training.data.pairs import make_seeds
 
 
 class FiniteLoss:
-    """Collects what steps reported and looks at it when asked: reading a figure waits for the step that makes it."""
+    """Collects the metrics of steps and checks them only on request, because reading a metric waits for its step."""
 
     def __init__(self, config: ml_collections.ConfigDict, workdir: str):
         self._config, self._workdir = config, workdir
         self._unread: list[tuple[int, dict[str, tf.Tensor]]] = []
 
     def collect(self, first_step: int, metrics: dict[str, tf.Tensor]) -> None:
-        """Keeps the metrics, each `[K]`, of the steps that begin at `first_step`."""
+        """Keeps the metrics, each `[K]`, of the K steps from `first_step` on."""
         self._unread.append((first_step, metrics))
 
     def check(self, last_good: str | None) -> dict[str, np.ndarray]:
-        """Reads what was collected since the last look.
+        """Reads and checks the metrics collected since the last check.
 
         Args:
           last_good: path of the newest checkpoint.
 
         Returns:
-          The metrics, each with a value a step.
+          The metrics, one value per step each.
 
         Raises:
-          UserError: a loss or a gradient is not a number; `WORKDIR/not_finite.json` then says which step it was and
-            which seeds make its batch's overlays again.
+          UserError: a loss or gradient is not finite; `WORKDIR/not_finite.json` then holds the step and the seeds that
+            reproduce its batch's overlays.
         """
         if not self._unread:
             return {}
@@ -43,7 +43,7 @@ class FiniteLoss:
         read = [{name: value.numpy() for name, value in metrics.items()} for _, metrics in self._unread]
         self._unread = []
         joined = {name: np.concatenate([metrics[name] for metrics in read]) for name in read[0]}
-        # Gradients of a loss that was scaled too far are left out, and the scale is halved: that is no failure.
+        # If the loss was scaled too far, its gradients are skipped and the scale is halved, which is not a failure.
         is_left_out = joined["loss_scale"] > 1.0
         bad = ~(np.isfinite(joined["loss"]) & (np.isfinite(joined["gradient_norm"]) | is_left_out))
         if bad.any():

@@ -1,4 +1,4 @@
-"""Weights to start from: a model that was trained before, on another mark or on many."""
+"""Initial weights from a model trained earlier, on another watermark or on many."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NETWORK_VARIABLES = "_network_variables"
 
 
 def _of_version(folder: Path) -> list[tf.Tensor]:
-    """The weights of an export, in the order of the network's own."""
+    """Reads an export's weights, in the order of the network's variables."""
     reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
     names = {}
     for key in reader.get_variable_to_shape_map():
@@ -27,14 +27,14 @@ def _of_version(folder: Path) -> list[tf.Tensor]:
 
 
 def load(network: tf.keras.Model, path: str) -> None:
-    """Gives a network the weights of another one of its kind.
+    """Copies the weights of a trained model into a network of the same architecture.
 
     Args:
-      network: is given them.
-      path: an export, one version of it, or a training workdir, of which the weights that did best are taken.
+      network: the network to initialize.
+      path: an export, one version of it, or a training workdir, whose weights with the best validation result are used.
 
     Raises:
-      UserError: none of these, or the weights of another network.
+      UserError: `path` is none of these, or its network differs.
     """
     folder = Path(path)
     newest = newest_version(folder)

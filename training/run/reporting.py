@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: a progress bar, TensorBoard's scalars and pictures, the scalars as a table."""
+"""Reports a run's progress: a progress bar, scalars and images for TensorBoard, and the scalars as a CSV table."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _COLUMNS = (
 
 
 class _Table:
-    """`metrics.csv`, for those without TensorBoard; a row of training leaves validation's columns empty."""
+    """`metrics.csv`, for use without TensorBoard; training rows leave the validation columns empty."""
 
     def __init__(self, path: str, step: int):
         kept = []
         if os.path.exists(path):
             with open(path, newline="", encoding="utf-8") as file:
-                # A run that was killed may have left half a row.
+                # A killed run may have left an incomplete row.
                 rows = [row for row in csv.DictReader(file) if None not in row.values()]
             kept = [row for row in rows if row["step"].isdigit() and int(row["step"]) <= step]
         temporary = f"{path}.tmp"
@@ -58,14 +58,14 @@ class _Table:
 
 
 def validation_figures(workdir: str, step: int) -> dict[str, float]:
-    """Reads back what validation said at a step.
+    """Reads back the validation figures of a step.
 
     Args:
       workdir: the run's folder.
-      step: at which it was validated.
+      step: the step of the validation.
 
     Returns:
-      `metrics.MEASURES`, to three decimals, without those that there were no pixels for; empty where `metrics.csv`
+      `psnr.MEASURES`, rounded to three decimals, without those that had no pixels to measure; empty if `metrics.csv`
       does not have the step.
     """
     try:
@@ -78,18 +78,18 @@ def validation_figures(workdir: str, step: int) -> dict[str, float]:
 
 
 class Reporter:
-    """Writes `WORKDIR/tensorboard` and `WORKDIR/metrics.csv`, and moves the bar."""
+    """Writes `WORKDIR/tensorboard` and `WORKDIR/metrics.csv`, and updates the progress bar."""
 
     def __init__(self, workdir: str, step: int = 0):
         """Opens the run's files.
 
         Args:
           workdir: the run's folder.
-          step: where the run stands; rows of `metrics.csv` behind it are dropped, since they will come again.
+          step: the run's current step; later rows of `metrics.csv` are dropped, since these steps will run again.
         """
         self._table = _Table(os.path.join(workdir, "metrics.csv"), step)
         self._writer = tf.summary.create_file_writer(os.path.join(workdir, "tensorboard"))
-        # A share of the run, not a number of steps: under a budget of minutes nobody knows how many there will be.
+        # The bar shows the completed share, not steps: with a budget in minutes, the number of steps is unknown.
         self._bar = tqdm(
             total=100.0,
             desc="training",
@@ -104,18 +104,18 @@ class Reporter:
             tf.summary.text("config", f"```\n{text}\n```")
 
     def progress(self, done: float) -> None:
-        """Moves the bar to a share of the run, 0..1."""
+        """Moves the bar to `done`, the completed share of the run, 0..1."""
         self._bar.update(100.0 * done - self._bar.n)
 
     def training(self, step: int, scalars: dict[str, float]) -> None:
-        """Reports figures of training; `loss` and `images_per_second` are shown at the bar."""
+        """Reports training figures; the bar shows `loss` and `images_per_second`."""
         self._scalars("training", step, scalars)
         self._bar.set_postfix_str(
             f"step {step}, loss {scalars['loss']:.4f}, {scalars['images_per_second']:.1f} images/s{self._psnr}"
         )
 
     def validation(self, step: int, figures: dict[str, float], before: dict[str, float]) -> None:
-        """Reports figures of validation as a line above the bar and as scalars."""
+        """Reports validation figures as a line above the bar and as scalars."""
         self._psnr = f", validation {figures['psnr']:.2f} dB"
         self._bar.write(
             f"step {step}: validation PSNR {before['psnr']:.2f} -> {figures['psnr']:.2f} dB, covered pixels "
@@ -131,7 +131,7 @@ class Reporter:
         self._table.add(step, scalars)
 
     def pictures(self, step: int, clean: np.ndarray, corrupted: np.ndarray, restored: np.ndarray) -> None:
-        """Stores rows of clean | overlaid | restored."""
+        """Stores rows of images: clean | overlaid | restored."""
         rows = np.concatenate([part[:_PICTURES] for part in (clean, corrupted, restored)], axis=2)
         with self._writer.as_default(step=step):
             tf.summary.image("validation/clean_overlaid_restored", rows, max_outputs=_PICTURES)
@@ -146,7 +146,7 @@ class Reporter:
 
 
 class Silence:
-    """Stands in for a `Reporter` where another worker reports."""
+    """Stands in for a `Reporter` on workers that do not report."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *arguments: None
@@ -162,12 +162,12 @@ class Trace:
     """Writes a profile of some steps for TensorBoard."""
 
     def __init__(self, workdir: str, steps: tuple[int, int] | None):
-        """Names the first step of the trace and the one before which it ends; None for no trace."""
+        """Sets the trace's steps as (first, end), where end is excluded; None for no trace."""
         self._folder = os.path.join(workdir, "tensorboard")
         self._steps, self._running = steps or (-1, -1), False
 
     def until_next(self, step: int) -> int:
-        """Starts or ends the trace at this step, and says in how many steps to ask again."""
+        """Starts or ends the trace if due at this step; returns the number of steps until the next call is needed."""
         first, last = self._steps
         if first <= step < last and not self._running:
             tf.profiler.experimental.start(self._folder)

@@ -1,4 +1,4 @@
-"""Validation crops as a file beside the run, by which an export is compared with what training measured."""
+"""The validation crops as a file in the run's folder, for comparing an export with what training measured."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _FILE = "validation.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Marked images and what they should become.
+    """Watermarked images and their ground truth.
 
     Attributes:
       corrupted: uint8 `[N, H, W, 3]`.
       clean: uint8 `[N, H, W, 3]`.
-      covered: bool `[N, H, W]`, where the mark lies.
+      covered: bool `[N, H, W]`, the pixels that the watermark covers.
     """
 
     corrupted: np.ndarray
@@ -30,12 +30,12 @@ class Samples:
     covered: np.ndarray
 
     def judge(self, restored: np.ndarray) -> dict[str, float]:
-        """Compares restored images, uint8 `[N, H, W, 3]`, with the clean ones; see `metrics.summarize`."""
+        """Compares restored images, uint8 `[N, H, W, 3]`, with the clean ones; see `psnr.summarize`."""
         return psnr.summarize(restored, self.clean, self.covered)
 
 
 def save(workdir: str, validation: Validation) -> None:
-    """Writes what a run is validated on into its folder, whole, if it is not there yet."""
+    """Writes a run's validation crops into its folder, atomically, unless they are there already."""
     path = Path(workdir) / _FILE
     if path.exists():
         return
@@ -44,10 +44,10 @@ def save(workdir: str, validation: Validation) -> None:
 
 
 def load(workdir: str, config: ml_collections.ConfigDict) -> Samples:
-    """Reads what a run was validated on; a run of version 0.1 has no such file, and its dataset is asked.
+    """Reads a run's validation crops; runs of version 0.1 lack the file, so theirs are rebuilt from the dataset.
 
     Raises:
-      UserError: neither is there.
+      UserError: there is neither the file nor the dataset.
     """
     path = Path(workdir) / _FILE
     if path.exists():

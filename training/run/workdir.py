@@ -1,13 +1,13 @@
 """A run's folder: its recipe and its checkpoints.
 
 WORKDIR/
-  config.json      the recipe; a run is only ever continued with the same one
+  config.json      the recipe; a run can only be resumed with the same recipe
   checkpoints/     the newest few states, for resuming
-  best/            the weights that did best in validation, for export
-  validation.npz   the crops of validation, by which an export is compared with its figures
-  tensorboard/     scalars and before/after pictures
-  metrics.csv      the same scalars, a row each time they were reported
-  not_finite.json  where a loss that was not a number ended the run
+  best/            the weights with the best validation result, for export
+  validation.npz   the validation crops, for comparing an export with the figures from training
+  tensorboard/     scalars and before/after images
+  metrics.csv      the same scalars, one row per report
+  not_finite.json  written if a loss that was not finite ended the run
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ def _flat(fields: dict[str, Any], prefix: str = "config") -> dict[str, Any]:
 
 
 def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
-    """Makes the folder this run's own, or checks that it is.
+    """Claims the folder for this run, or checks that it already belongs to this run.
 
     Raises:
-      UserError: the folder belongs to a run of another recipe; the differing fields are named. Or it is a URL.
+      UserError: the folder belongs to a run with another recipe (the message names the differing fields), cannot be
+        written, or is a URL.
     """
     if "://" in workdir:
         raise UserError(
             f"--workdir={workdir}: a run's folder is on a disk; name a folder, for several machines one that all of "
             "them mount, and copy it to the URL afterwards"
         )
-    # Through JSON and back, so that tuples compare equal to the lists they are stored as.
+    # A round trip through JSON turns tuples into lists, so that they compare equal to the stored ones.
     fields = json.loads(json.dumps(config.to_dict()))
     path = Path(workdir) / "config.json"
     if path.exists():
@@ -74,5 +75,5 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def read_config(workdir: str) -> ml_collections.ConfigDict:
-    """Reads the recipe of the run in a folder."""
+    """Reads the recipe of the run in `workdir`."""
     return ml_collections.ConfigDict(_read_config(Path(workdir) / "config.json"))
