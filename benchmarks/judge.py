@@ -126,14 +126,12 @@ def judge(
 def main(argv: Sequence[str]) -> None:
     """Evaluates according to the flags."""
     command_line.refuse_positional(argv)
-    for flag in (_MODEL, _CANVASES):
-        if not flag.value:
-            raise UserError(f"--{flag.name} is missing; python -m benchmarks.judge --help shows a whole command")
-    canvases = {path.stem: path for path in sorted(Path(_CANVASES.value).glob("*.png"))}
+    model, folder = command_line.required("benchmarks.judge", _MODEL, _CANVASES)
+    canvases = {path.stem: path for path in sorted(Path(folder).glob("*.png"))}
     if not canvases:
-        raise UserError(f"--canvases={_CANVASES.value}: no PNGs there")
+        raise UserError(f"--canvases={folder}: no PNGs there")
     photographs = coco_photographs(_PHOTOS.value)
-    judged = judge(Path(_MODEL.value), photographs, canvases, _LIMIT.value, inpaint=_INPAINT.value)
+    judged = judge(Path(model), photographs, canvases, _LIMIT.value, inpaint=_INPAINT.value)
     for name, found in judged.items():
         inpainted = f" (inpainted {found.covered_inpainted:.2f} dB)" if _INPAINT.value else ""
         print(

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -48,6 +48,22 @@ def refuse_positional(argv: Sequence[str]) -> None:
     """Raises a `UserError` for the first positional argument, for a command that takes flags alone."""
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; --help lists the flags")
+
+
+def required(module: str, *holders: flags.FlagHolder) -> list[Any]:
+    """Returns the values of flags that must be given.
+
+    Args:
+      module: of the command, such as "serving.export", for the error.
+      *holders: the flags.
+
+    Raises:
+      UserError: one has no value.
+    """
+    for holder in holders:
+        if not holder.value:
+            raise UserError(f"--{holder.name} is missing; python -m {module} --help shows a whole command")
+    return [holder.value for holder in holders]
 
 
 def run(main: Callable[[Sequence[str]], Optional[int]], pass_unknown_flags: bool = False) -> None:

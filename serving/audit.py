@@ -247,12 +247,10 @@ def audit(
 def main(argv: Sequence[str]) -> int:
     """Reads the flags, audits, and prints a line a defence."""
     command_line.refuse_positional(argv)
-    for flag in (_CANVAS, _IMAGES):
-        if not flag.value:
-            raise UserError(f"--{flag.name} is missing; python -m serving.audit --help shows a whole command")
+    canvas, images = command_line.required("serving.audit", _CANVAS, _IMAGES)
     summary = audit(
-        _CANVAS.value,
-        _IMAGES.value,
+        canvas,
+        images,
         _OUT.value,
         model_path=_MODEL.value,
         repair=_REPAIR.value,

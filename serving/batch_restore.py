@@ -48,7 +48,6 @@ from collections.abc import Sequence
 from absl import flags
 
 from common import command_line, entry_flags
-from common.command_line import UserError
 from serving.batch import job
 
 _FLAGS = flags.FlagValues()
@@ -62,12 +61,8 @@ _SHOWN_FAILURES = 20
 
 def main(argv: Sequence[str]) -> int:
     """Reads the flags, restores, and prints failures and the summary."""
-    for flag in (_MODEL, _INPUT, _OUTPUT):
-        if not flag.value:
-            raise UserError(f"--{flag.name} is missing; python -m serving.batch_restore --help shows a whole command")
-    summary = job.restore_batch(
-        _MODEL.value, _INPUT.value, _OUTPUT.value, overwrite=_OVERWRITE.value, beam_options=argv[1:]
-    )
+    model, pattern, output = command_line.required("serving.batch_restore", _MODEL, _INPUT, _OUTPUT)
+    summary = job.restore_batch(model, pattern, output, overwrite=_OVERWRITE.value, beam_options=argv[1:])
     for name, reason in summary.failures[:_SHOWN_FAILURES]:
         print(f"failed: {name}: {reason}", file=sys.stderr)
     if len(summary.failures) > _SHOWN_FAILURES:

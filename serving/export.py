@@ -143,12 +143,10 @@ def _proof(workdir: str, trained: Exportable, caution: float) -> writer.Proof | 
 def main(argv: Sequence[str]) -> None:
     """Reads the flags and exports."""
     command_line.refuse_positional(argv)
-    for flag in (_WORKDIR, _EXPORT_DIR):
-        if not flag.value:
-            raise UserError(f"--{flag.name} is missing; python -m serving.export --help shows a whole command")
+    workdir, export_dir = command_line.required("serving.export", _WORKDIR, _EXPORT_DIR)
     path = export(
-        _WORKDIR.value,
-        _EXPORT_DIR.value,
+        workdir,
+        export_dir,
         caution=_CAUTION.value,
         version=_VERSION.value,
         tile=_TILE.value,

@@ -179,20 +179,18 @@ def _prove(rgba: np.ndarray, folder: pathlib.Path, restore: writer.RestorePictur
 def main(argv: Sequence[str]) -> None:
     """Reads the flags and exports."""
     command_line.refuse_positional(argv)
-    for flag in (_CANVAS, _EXPORT_DIR):
-        if not flag.value:
-            raise UserError(f"--{flag.name} is missing; python -m serving.key --help shows a whole command")
+    canvas, export_dir = command_line.required("serving.key", _CANVAS, _EXPORT_DIR)
     repair = _REPAIR.value
     recipe = flags.FLAGS["refine"].value
     if recipe is not None:
         if not _WORKDIR.value:
             raise UserError("--workdir is missing: --refine keeps its checkpoints there")
-        if not refine(recipe, _CANVAS.value, _WORKDIR.value, repair):
+        if not refine(recipe, canvas, _WORKDIR.value, repair):
             return
         repair = _WORKDIR.value
     path = key(
-        _CANVAS.value,
-        _EXPORT_DIR.value,
+        canvas,
+        export_dir,
         repair=repair,
         scale=_SCALE.value,
         rotate=_ROTATE.value,

@@ -193,12 +193,8 @@ def evaluate(
 def main(argv: Sequence[str]) -> int:
     """Reads the flags, evaluates, and prints one line per spec."""
     command_line.refuse_positional(argv)
-    for flag in (_MODEL, _IMAGES, _SPEC):
-        if not flag.value:
-            raise UserError(f"--{flag.name} is missing; python -m training.evaluate --help shows a whole command")
-    summary = evaluate(
-        _MODEL.value, _IMAGES.value, _SPEC.value, _OUT.value, _SIDE.value, _SEED.value, _SHOWN.value, _OVERWRITE.value
-    )
+    model, images, spec = command_line.required("training.evaluate", _MODEL, _IMAGES, _SPEC)
+    summary = evaluate(model, images, spec, _OUT.value, _SIDE.value, _SEED.value, _SHOWN.value, _OVERWRITE.value)
     print(*summary["lines"], Path(_OUT.value) / report_folder.PAGE, sep="\n")
     return 1 if summary["pictures"]["failed"] else 0
 
