@@ -55,7 +55,7 @@ def was_saved_as_jpeg(picture: tf.Tensor, alpha: tf.Tensor, corner: tf.Tensor) -
         _blocks(x[first[0] : first[0] + size[0], first[1] : first[1] + size[1]])
         for x in (luma, alpha, tf.reduce_max(tf.abs(picture - 0.5), axis=-1))
     )
-    # Leave out blocks with black or white pixels: clipping happens after JPEG, and blurs its steps.
+    # Leave out blocks that reach 0 or 255: clipping happens after JPEG, and blurs its steps.
     counts = (tf.math.reduce_std(alpha, axis=[1, 2]) > _EDGE) & (tf.reduce_max(full, axis=[1, 2]) < 0.499)
     dct = _dct()
     # One matrix transforms a whole block; only its rows for fine patterns are kept.
