@@ -41,7 +41,7 @@ _LEVELS = np.round(255 * (lambda x: x * x * (3 - 2 * x))(np.linspace(0, 1, 256))
 
 
 class TextOverlay:
-    """Writes lines of random words over each picture: `x = (1 - a) y + a c`.
+    """Writes lines of random words over each image: `x = (1 - a) y + a c`.
 
     Words have 2 to 8 letters: lower case, capitalized, upper case, digits, or one CJK script. The face is drawn per
     layer, opacity and covered share per image, and a random color per line. A pixel that several letters cover takes

@@ -12,9 +12,9 @@ from training.keyed.block_matching import MATCH, Match, refine, visible, window
 from training.keyed.placement import PLACEMENT, Placement, at_corner, over_picture
 from training.keyed.traced import BOOL, INTEGER, LAYER, NUMBER, NUMBERS, PICTURE, PIXELS, PLANE, once
 
-# Score from which a canvas counts as found. Images without it score about 10 at most, seldom 20. A few reach 30 to 50,
-# on a strip along the image's border or on edges that agree on no opacity; the rules below, and one on the fitted
-# opacity, reject those.
+# Score from which a canvas counts as found. The highest score in an image without it is about 10, seldom 20. A few are
+# 30 to 50, on a strip along the image's border or on edges that agree on no opacity; the rules below, and one on the
+# fitted opacity, reject those.
 FOUND = 30.0
 # Minimum opacity of a match, and minimum height and width of the visible canvas, in pixels and as a share of its own.
 _LEAST_OPACITY, _LEAST_SEEN, _LEAST_SHARE = 0.15, 8.0, 0.05
@@ -329,7 +329,7 @@ class Finder:
     def most(self, first: Match, picture: tf.Tensor) -> tf.Tensor:
         """Returns how often the canvas may lie over an image, int32 scalar.
 
-        A canvas that is as large as the image lies there once, a smaller one (a stamp) up to `MOST` times.
+        A canvas of at least the image's area lies there once, a smaller one (a stamp) up to `MOST` times.
         """
         area = tf.square(first.placement.scale) * (self.size[0] * self.size[1])
         return tf.where(area < tf.cast(tf.reduce_prod(tf.shape(picture)[:2]), tf.float32), MOST, 1)

@@ -203,7 +203,7 @@ class KeyedRestorer:
         transform = tf.concat([first.placement.corner, [first.placement.scale, first.placement.rotation]], axis=0)
         return restored, found.count > 0, score, transform, opacity
 
-    @tf.autograph.experimental.do_not_convert  # autograph is half the tracing time, and not needed here
+    @tf.autograph.experimental.do_not_convert  # autograph takes half the tracing time, and is not needed
     def __call__(self, pictures: tf.Tensor) -> dict[str, tf.Tensor]:
         """Restores images.
 

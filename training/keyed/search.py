@@ -25,7 +25,7 @@ _SCALE_STEP, _ANGLE_STEP = 1.06, math.radians(3.0)  # steps of the coarse search
 
 
 def scales_to_try(low: float, high: float) -> np.ndarray:
-    """Returns scales between two, so close to each other that a watermark is seen at one of them: float32 `[S]`."""
+    """Returns scales between two, close enough that a watermark is seen at one of them: float32 `[S]`."""
     low, high = np.log((low, high))
     count = 1 + math.ceil((high - low) / math.log(_SCALE_STEP))
     return np.exp(np.linspace(low, high, count)).astype(np.float32)
@@ -99,7 +99,8 @@ def search(
         fields = locate.picture_fields(_seen_turned(small, angles), level, counted)
         scores = locate.score_map(fields, canvas, locate.spectra(canvas, shrunk_size, nested))
         score, corner = locate.best_offset(scores, shrunk_size, canvas, nested)
-        # From pixels of the rotated frames to those of the image. The exact factor, as the resized image was rounded.
+        # From pixels of the rotated frames to the image's. The resized image is a whole number of pixels, so the factor
+        # is not quite level * scale.
         pixels = turned(tf.cast(corner, tf.float32), angles) * tf.cast(extent / shrunk_size, tf.float32)
         return score, tf.cast(start, tf.float32) + pixels
 

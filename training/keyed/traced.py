@@ -32,7 +32,7 @@ def once(function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
     traced = tf.function(
         function,
         input_signature=signature,
-        autograph=False,  # autograph is half the tracing time, and not needed here
+        autograph=False,  # autograph takes half the tracing time, and is not needed
         experimental_attributes={"_noinline": True},
     )
 
