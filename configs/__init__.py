@@ -1,1 +1,1 @@
-"""Recipes: one `get_config()` per file, an `ml_collections.ConfigDict` each."""
+"""Recipes: one `get_config()` per file, each returning an `ml_collections.ConfigDict`."""

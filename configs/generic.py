@@ -1,9 +1,9 @@
-"""A model for marks it has never seen: random stamps, tiled or single, and random text, each saved as a JPEG after.
+"""A model for watermarks it has never seen: random stamps, tiled or single, and random text, then saved as a JPEG.
 
     python -m preprocessing.watermark bank --count=400 --out=bank
     python -m training.train --config=generic --workdir=runs/generic --config.data.dir=tfrecords
 
-Targets are clean: with several kinds of overlay and JPEG behind them, a second corrupted copy teaches its losses too.
+Targets are clean: with several kinds of overlay followed by JPEG, a second corrupted copy would teach its losses too.
 """
 
 import ml_collections
@@ -21,9 +21,9 @@ def get_config() -> ml_collections.ConfigDict:
     config = default.get_config()
     config.source = f"{_TILED}+{_JPEG}@0.45|{_SINGLE}+{_JPEG}@0.25|{_TEXT}+{_JPEG}@0.25|clean"
     config.target = "clean"
-    config.model.features = (48, 72, 96, 120)  # its SavedModel comes with the project, and stays below 8 MB so
-    config.data.crop, config.batch_size = 192, 8  # a word or two of a mark fit into a crop
-    config.covered_weight = 1.0  # of a stranger's mark, finding what is none is the more frequent error
+    config.model.features = (48, 72, 96, 120)  # keeps the SavedModel that ships with the project below 8 MB
+    config.data.crop, config.batch_size = 192, 8  # a word or two of a watermark fit into a crop
+    config.covered_weight = 1.0  # with unknown watermarks, false positives are the more frequent error
     config.ema = 0.999
     config.steps = 200_000
     config.max_minutes = 120.0

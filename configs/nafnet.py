@@ -1,4 +1,4 @@
-"""A NAFNet in place of the U-Net: fewer weights, gates and local attention.
+"""A NAFNet instead of the U-Net: fewer weights, gates and local attention.
 
     python -m training.train --config=nafnet --workdir=runs/nafnet \
         --config.data.dir=tfrecords --config.source='watermark:canvas=mark.png'

@@ -1,4 +1,4 @@
-"""The older noise2noise scripts' network, for comparison: at full resolution, many times as dear a step as the default.
+"""The older noise2noise scripts' network, for comparison: at full resolution, each step costs many times the default's.
 
     python -m training.train --config=srresnet --workdir=runs/srresnet \
         --config.data.dir=tfrecords --config.source='watermark:canvas=mark.png'

@@ -1,4 +1,4 @@
-"""In-graph corruption: what a spec names, as a function of clean pictures and seeds."""
+"""In-graph corruption: turns a spec into a function of clean images and seeds."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def build(text: str) -> Corruption:
       text: a spec, see `training.corruption.spec`.
 
     Returns:
-      `corrupt(clean, seeds) -> (corrupted, alpha)`, pure graph ops that XLA compiles once: `clean` float32
-      `[N, H, W, 3]` in 0..1, H and W known when traced, `seeds` int32 `[N, 2]`, one a picture; `corrupted` like
-      `clean`, on the 256 levels of an 8-bit picture; `alpha` float32 `[N, H, W, 1]`, the overlay's opacity where it
-      fell, 0 where nothing did. The same seed gives the same overlay whichever pictures stand beside it.
+      `corrupt(clean, seeds) -> (corrupted, alpha)`, pure graph ops that XLA compiles once: `clean` is float32
+      `[N, H, W, 3]` in 0..1, H and W known when traced; `seeds` is int32 `[N, 2]`, one per image; `corrupted` is like
+      `clean`, on the 256 levels of an 8-bit image; `alpha` is float32 `[N, H, W, 1]`, the overlay's opacity, 0 where
+      there is none. The same seed gives the same overlay whatever else is in the batch.
 
     Raises:
       UserError: the spec or a file that it names cannot be used.
@@ -62,13 +62,13 @@ def build(text: str) -> Corruption:
 
 
 def build_layer(text: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Makes the overlay that a spec names as a layer of its own.
+    """Makes the overlay that a spec names, as a separate layer.
 
     Args:
       text: a spec of overlays with the normal blend, `x = (1 - a) y + a c`.
 
     Returns:
-      `layer(clean, seeds)`: float32 `[N, H, W, 4]`, the premultiplied colour `a c` and the opacity a that
+      `layer(clean, seeds)`: float32 `[N, H, W, 4]`, the premultiplied color `a c` and the opacity a that
       `build(text)` lays over `clean` with the same seeds.
 
     Raises:
@@ -84,14 +84,14 @@ def build_layer(text: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
 
 
 def picture_seeds(run_seed: int, step: tf.Tensor, stream: int, global_batch: int) -> tf.Tensor:
-    """Derives one seed a picture of a global batch.
+    """Derives one seed per image of a global batch.
 
     Args:
       run_seed: the run's seed.
       step: int32 or int64 scalar, the training step.
       stream: tells independent draws of one step apart (source, target, …).
-      global_batch: pictures in the step over all replicas; a replica takes its own rows, so that a step draws the
-        same whether one device computes it or eight.
+      global_batch: images per step over all replicas; a replica takes its own rows, so that a step draws the same
+        numbers on one device as on eight.
 
     Returns:
       int32 `[global_batch, 2]`.

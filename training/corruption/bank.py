@@ -13,10 +13,10 @@ from common.command_line import UserError
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
-    """The files that paths and patterns name, sorted, each once.
+    """Returns the files that paths and patterns name, sorted, without duplicates.
 
     Raises:
-      UserError: a pattern that no file matches. A plain path is returned even if nothing is there.
+      UserError: no file matches a pattern. A plain path is returned even if the file does not exist.
     """
     paths: set[str] = set()
     for pattern in patterns:
@@ -31,17 +31,17 @@ def expand(patterns: Sequence[str]) -> list[str]:
 
 
 def _halved(canvas: np.ndarray) -> np.ndarray:
-    """Half the size by averaging 2 x 2 pixels; an odd last row or column meets transparent ones."""
+    """Halves the size by averaging 2 x 2 pixels; pads an odd last row or column with transparent ones."""
     even = np.pad(canvas, [(0, canvas.shape[0] % 2), (0, canvas.shape[1] % 2), (0, 0)])
     return (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / 4.0
 
 
 class CanvasBank:
-    """Canvases with alpha premultiplied, each at full size and at halves of it.
+    """Canvases with premultiplied alpha, each at full size and repeatedly halved.
 
-    Premultiplied, because interpolating straight colour pulls the transparent ground's (usually black) into the
-    mark's edges. Halved sizes are there for marks shrunk to less than half, where interpolating between four pixels
-    would leave most of the mark unseen (mipmaps; Williams, SIGGRAPH 1983).
+    They are premultiplied because interpolating straight color pulls the transparent background's color (usually black)
+    into the watermark's edges. The halved sizes are for watermarks shrunk to less than half, where interpolating
+    between four pixels would skip most of the watermark (mipmaps; Williams, SIGGRAPH 1983).
     """
 
     def __init__(self, canvases: Sequence[np.ndarray], smallest_scale: float = 1.0):
@@ -49,7 +49,7 @@ class CanvasBank:
 
         Args:
           canvases: uint8 `[H, W, 4]` each, any sizes, alpha not premultiplied.
-          smallest_scale: the smallest size that a mark will be sampled at, relative to its canvas.
+          smallest_scale: the smallest scale at which a canvas will be sampled.
         """
         self.levels = 1 + max(0, int(np.floor(np.log2(1.0 / smallest_scale))))
         pixels = [np.zeros([1, 4], np.uint8)]  # index 0: the transparent pixel beyond every edge
@@ -64,12 +64,12 @@ class CanvasBank:
                 self._width.append(level.shape[1])
                 end += len(pixels[-1])
                 level = _halved(level)
-        # Four bytes a pixel as one int32: a quarter of the elements to gather.
+        # A pixel's four bytes as one int32: a quarter of the elements to gather.
         self._pixels = np.concatenate(pixels).view(np.int32).ravel()
         self.count = len(canvases)
 
     def size(self, canvas: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Height and width in pixels, float32, of the canvases with these numbers."""
+        """Returns the height and width in pixels, float32, of the canvases with these indices."""
         row = canvas * self.levels
         sizes = (tf.gather(tf.constant(side, tf.float32), row) for side in (self._height, self._width))
         return tuple(sizes)
@@ -79,7 +79,7 @@ class CanvasBank:
             tf.gather(tf.constant(column, tf.int32), row)[:, None, None]
             for column in (self._first, self._height, self._width)
         )
-        # Each coordinate by itself: where rows and columns are apart, only the last line is computed a pixel.
+        # Each coordinate by itself: if y is `[N, H, 1]` and x `[N, 1, W]`, only what follows is computed per pixel.
         inside_y, inside_x, begin = (y >= 0) & (y < height), (x >= 0) & (x < width), first + y * width
         place = tf.where(inside_y & inside_x, begin + x, 0)
         return tf.cast(tf.bitcast(tf.gather(tf.constant(self._pixels), place), tf.uint8), tf.float32)
@@ -88,10 +88,9 @@ class CanvasBank:
         """Reads whole pixels.
 
         Args:
-          canvas: int32 `[N]`, which canvas each picture reads.
-          y: int32 `[N, H, W]`, or `[N, H, 1]` where it is the same all along a row; outside of the canvas everything
-            is transparent.
-          x: likewise, `[N, H, W]` or `[N, 1, W]`.
+          canvas: int32 `[N]`, index of each image's canvas.
+          y: int32 `[N, H, W]`, or `[N, H, 1]` if constant along each row; outside the canvas all is transparent.
+          x: int32 `[N, H, W]`, or `[N, 1, W]` if constant along each column.
 
         Returns:
           float32 `[N, H, W, 4]` in 0..255, premultiplied.
@@ -102,13 +101,13 @@ class CanvasBank:
         """Reads between pixels, bilinearly.
 
         Args:
-          canvas: int32 `[N]`.
-          y: float32, shaped as for `pixels`; the first pixel's centre is at 0.5.
-          x: likewise.
-          scale: float32 `[N]`, the size at which the mark is seen, which chooses between full and halved canvases.
+          canvas: int32 `[N]`, index of each image's canvas.
+          y: float32 `[N, H, W]` or `[N, H, 1]`; the first pixel's center is at 0.5.
+          x: float32 `[N, H, W]` or `[N, 1, W]`; the first pixel's center is at 0.5.
+          scale: float32 `[N]`, the scale at which the canvas is seen, which chooses between full and halved sizes.
 
         Returns:
-          As `pixels`.
+          float32 `[N, H, W, 4]` in 0..255, premultiplied.
         """
         level = tf.cast(tf.floor(tf.math.log(1.0 / scale) / np.log(2.0) + 1e-4), tf.int32)
         level = tf.clip_by_value(level, 0, self.levels - 1)
@@ -126,6 +125,6 @@ def read_bank(patterns: Sequence[str], smallest_scale: float = 1.0) -> CanvasBan
     """Reads the canvases that paths and patterns name.
 
     Raises:
-      UserError: naming the pattern or file that cannot be used.
+      UserError: a pattern or file cannot be used; the message names it.
     """
     return CanvasBank([np.asarray(canvas_file.read(path)) for path in expand(patterns)], smallest_scale)

@@ -1,4 +1,4 @@
-"""Joining corruptions: one after the other, or one of several a picture."""
+"""Combines corruptions: one after the other, or one of several per image."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ COVERED = 0.02
 
 
 def to_levels(pictures: tf.Tensor) -> tf.Tensor:
-    """Clips to 0..1 and rounds to the 256 levels of an 8-bit picture."""
+    """Clips to 0..1 and rounds to the 256 levels of an 8-bit image."""
     return tf.round(tf.clip_by_value(pictures, 0.0, 1.0) * 255.0) / 255.0
 
 
 def clean(pictures: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The pictures as they are."""
+    """Returns the images unchanged."""
     del seeds
     return pictures, tf.zeros_like(pictures[..., :1])
 
 
 def chain(parts: Sequence[Corruption]) -> Corruption:
-    """One after the other, each on an 8-bit picture; what any of them covers is covered."""
+    """Applies corruptions one after the other, each to an 8-bit image; a pixel counts as covered if any covers it."""
 
     def corrupt(pictures: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         open_share = tf.ones_like(pictures[..., :1])
@@ -41,9 +41,9 @@ def chain(parts: Sequence[Corruption]) -> Corruption:
 
 
 def choice(options: Sequence[Corruption], weights: Sequence[float]) -> Corruption:
-    """One of several for each picture.
+    """Applies one of several corruptions to each image.
 
-    All are computed for all pictures: a branch a picture would leave an accelerator waiting, and XLA has none.
+    All are computed for all images: a branch per image would leave an accelerator waiting, and XLA has no such branch.
     """
     ends = np.cumsum(weights)[:-1]
 

@@ -1,12 +1,12 @@
 """Glyph atlases: every letter of an alphabet in several sizes and weights, drawn once with Pillow.
 
-A face is one font at one size and weight. Its letters stand side by side in a strip, baseline on baseline; all strips
-lie in one array, column after column, so that the pixels of a letter's column are neighbours:
+A face is one font at one size and weight. Its letters stand side by side in a strip, on a common baseline. All strips
+are stored in one array, column after column, so that the pixels of a letter's column are contiguous:
 
     ink[start[face] + (columns[face, glyph] + x) * pitch[face] + y]
 
-is the ink, 0..255, in column x and row y of a glyph. Columns are as many as the glyph advances, or more where its ink
-reaches further; the last of a strip's `pitch` rows is blank, a place to look up where a line of text has ended.
+is the ink, 0..255, in column x and row y of a glyph. A glyph has as many columns as it advances, or more if its ink
+reaches further. The last of a strip's `pitch` rows is blank, for lookups below a line of text.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from common import fonts
 
-SPACE = 0  # the glyph that is a gap between words
+SPACE = 0  # the glyph between words
 
-# Each script of an alphabet, with its characters. The Han are frequent ones that Chinese (simplified and traditional),
-# Japanese and Korean fonts have in common; all Han, kana and hangul are so alike in build that some stand for the rest.
+# The scripts of each alphabet, with their characters. The Han characters are frequent ones that Chinese (simplified and
+# traditional), Japanese and Korean fonts share. Han, kana and hangul are each so uniform that a sample stands for all.
 SCRIPTS = {
     "latin": {"lower": "abcdefghijklmnopqrstuvwxyz", "upper": "ABCDEFGHIJKLMNOPQRSTUVWXYZ"},
     "digits": {"digits": "0123456789.:/-"},
@@ -40,15 +40,15 @@ SCRIPTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Atlas:
-    """The letters of an alphabet; see the module's docstring for how they are laid out.
+    """The letters of an alphabet; see the module's docstring for the layout.
 
     Attributes:
       ink: uint8 `[P]`, 0..255, antialiased.
-      columns: int32 `[F, G + 1]`, where each glyph begins in its strip, and behind the last where the strip ends.
-      start: int32 `[F]`, where each strip begins.
-      pitch: int32 `[F]`, rows of each strip, the blank one included.
-      sizes: int32 `[F]`, pixels to the em.
-      scripts: for each script its first glyph and how many it has.
+      columns: int32 `[F, G + 1]`, where each glyph begins in its strip, and lastly where the strip ends.
+      start: int32 `[F]`, where each strip begins in `ink`.
+      pitch: int32 `[F]`, rows of each strip, including the blank one.
+      sizes: int32 `[F]`, pixels per em.
+      scripts: first glyph and number of glyphs of each script.
     """
 
     ink: np.ndarray
@@ -60,22 +60,22 @@ class Atlas:
 
 
 def size_ladder(low: float, high: float, most: int = 6) -> list[int]:
-    """Whole sizes from `low` to `high`, evenly spaced in ratio, at most `most` of them."""
+    """Returns at most `most` whole sizes from `low` to `high`, at a constant ratio."""
     return sorted({round(size) for size in np.geomspace(low, high, most)})
 
 
 def stroke(size: int, bold: bool) -> int:
-    """Pixels by which letters are thickened on each side; a small face has no bold: its counters would close."""
+    """Returns the pixels that bold adds on each side of a stroke; 0 for small faces, where counters would close."""
     return size // 20 if bold else 0
 
 
 def build(alphabet: Sequence[str], sizes: Iterable[int], font: str) -> Atlas:
-    """Draws an atlas: every size in regular weight, and in bold where that differs.
+    """Draws an atlas: every size in regular weight, and in bold if that differs.
 
     Args:
-      alphabet: names out of `SCRIPTS`.
-      sizes: pixels to the em.
-      font: path of a TrueType or OpenType file; empty: Pillow's own for Latin and digits, the system's for CJK.
+      alphabet: keys of `SCRIPTS`.
+      sizes: pixels per em.
+      font: path of a TrueType or OpenType file; empty for Pillow's font (Latin and digits) and the system's (CJK).
 
     Returns:
       The atlas.
@@ -101,23 +101,23 @@ def build(alphabet: Sequence[str], sizes: Iterable[int], font: str) -> Atlas:
 
 
 def _with_fonts(alphabet: Sequence[str], font: str) -> list[tuple[str, str, str | None]]:
-    """Every script of the alphabet with its characters and the font that has them."""
+    """Returns every script of the alphabet with its characters and the font to draw them with."""
     wanted = [(script, text) for name in alphabet for script, text in SCRIPTS[name].items()]
     if not font:
         return [(script, text, fonts.find_font(text)) for script, text in wanted]
-    # A Japanese font lacks hangul, a Korean one may lack kana: what the user's font has of an alphabet is used.
+    # A Japanese font lacks hangul, and a Korean one may lack kana: use the scripts that the user's font has.
     probe = fonts.load(font, 48)
     lacking = [script for script, text in wanted if fonts.missing(text, probe)]
     for name in alphabet:
         if set(SCRIPTS[name]) <= set(lacking):
-            fonts.find_font("".join(SCRIPTS[name].values()), font)  # says what is lacking, and what to do
+            fonts.find_font("".join(SCRIPTS[name].values()), font)  # raises an error that says what to do
     if lacking:
         logging.warning("font %s has no %s: the other scripts are drawn", font, ", ".join(lacking))
     return [(script, text, font) for script, text in wanted if script not in lacking]
 
 
 def _strip(letters: Sequence[tuple[str, str | None]], size: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one face: uint8 `[rows, columns]` and where each letter begins, int32 `[G + 1]`."""
+    """Draws one face; returns uint8 `[rows, columns]` and where each letter begins, int32 `[G + 1]`."""
     faces = {path: fonts.load(path, size) for _, path in letters[1:]}
     faces[None] = faces.get(None) or next(iter(faces.values()))
     cells = [_cell(letter, faces[path], width) for letter, path in letters]
@@ -132,6 +132,6 @@ def _strip(letters: Sequence[tuple[str, str | None]], size: int, width: int) -> 
 
 
 def _cell(letter: str, face: ImageFont.FreeTypeFont, width: int) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of a letter's ink and advance, about the origin on the baseline."""
+    """Returns left, top, right and bottom of a letter's ink and advance, from the origin on the baseline."""
     left, top, right, bottom = face.getbbox(letter, anchor="ls", stroke_width=width)
     return min(0, int(left)), int(top), max(int(right), round(face.getlength(letter)) + width), int(bottom)

@@ -1,10 +1,10 @@
-"""What is lost when a picture is saved as a JPEG, in graph ops.
+"""The loss from saving an image as a JPEG, in graph ops.
 
-The arithmetic is that of libjpeg and libjpeg-turbo with their default settings (the accurate integer DCT, "islow", and
-smooth upsampling of chroma), step for step, roundings included, so that the result is what Pillow decodes from the
-file that it wrote. All of it is linear maps between roundings. Their coefficients are whole numbers (libjpeg's
-fixed-point constants); in float64 such products and sums are exact in any order, so neither XLA nor reduced precision
-of float32 matrix products on an accelerator changes a level.
+The arithmetic follows libjpeg and libjpeg-turbo with their default settings (the accurate integer DCT, "islow", and
+smooth upsampling of chroma) step by step, rounding included, so the result is what Pillow decodes from a file it wrote.
+All of it is linear maps between roundings. Their coefficients are whole numbers (libjpeg's fixed-point constants), and
+in float64 such products and sums are exact in any order. So neither XLA nor an accelerator's reduced precision in
+float32 matrix products changes a level.
 
 References: ITU-T T.81 (the JPEG standard) and T.871 (JFIF); Loeffler, Ligtenberg and Moschytz, ICASSP 1989 (the DCT).
 """
@@ -19,7 +19,7 @@ from training.corruption import spec as spec_lib
 
 _BLOCK = 8
 
-# T.81, Annex K, tables K.1 and K.2: quantisation steps at quality 50.
+# T.81, Annex K, tables K.1 and K.2: quantization steps at quality 50.
 _LUMA_STEPS = [
     [16, 11, 10, 16, 24, 40, 51, 61],
     [12, 12, 14, 19, 26, 58, 60, 55],
@@ -41,8 +41,8 @@ _CHROMA_STEPS = [
     [99, 99, 99, 99, 99, 99, 99, 99],
 ]
 
-# JFIF's colour conversion in units of 2**-16, both ways. Chroma is kept centred about 0; Y is too, from the level shift
-# before the DCT to the one after it.
+# JFIF's color conversion in units of 2**-16, both ways. Chroma is kept centered about 0, and so is Y, from the level
+# shift before the DCT to the one after it.
 _RGB_TO_YCC = np.array([[19595, 38470, 7471], [-11059, -21709, 32768], [32768, -27439, -5329]]) / 2**16
 _YCC_TO_RGB = np.array([[65536, 0, 91881], [65536, -22554, -46802], [65536, 116130, 0]]) / 2**16
 # Y rounds half up, chroma half down.
@@ -50,7 +50,7 @@ _RGB_TO_YCC_OFFSET = np.array([0.5 - 128.0, 0.5 - 2**-16, 0.5 - 2**-16])[:, None
 
 
 # libjpeg's 8-point DCT in units of 2**-13: the left half of each frequency's row; the right half mirrors it, negated
-# for odd frequencies. Sums of the constants that its butterflies multiply by: some are a unit off the rounded cosine.
+# for odd frequencies. The entries are sums of libjpeg's butterfly constants, so some are a unit off the rounded cosine.
 _DCT_LEFT = [
     [8192, 8192, 8192, 8192],
     [11363, 9633, 6437, 2260],
@@ -63,12 +63,12 @@ _DCT_LEFT = [
 ]
 _DCT = np.array([[*row, *(x * (-1) ** k for x in reversed(row))] for k, row in enumerate(_DCT_LEFT)]) / 2**13
 
-# Between its two passes libjpeg keeps two bits after the binary point; its forward DCT is 8 times the orthonormal one.
+# libjpeg keeps two fractional bits between its two passes. Its forward DCT is 8 times the orthonormal one.
 _GUARD = 4.0
 
 
 class JpegLoss:
-    """Makes of each picture what is left of it after saving it as a JPEG of a quality drawn for it."""
+    """Simulates saving each image as a JPEG and reading it back; the quality is drawn per image."""
 
     def __init__(self, spec: spec_lib.Jpeg):
         qualities = range(round(spec.quality.low), round(spec.quality.high) + 1)
@@ -76,7 +76,7 @@ class JpegLoss:
         self._chroma = spec.chroma
 
     def __call__(self, clean: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Codes and decodes every picture; see `training.corruption.build` for the contract."""
+        """Encodes and decodes every image; see `training.corruption.build` for the contract."""
         draws = random.per_picture(seeds, 2)
         quality = tf.minimum(tf.cast(draws[:, 0] * len(self._steps), tf.int32), len(self._steps) - 1)
         steps = tf.gather(tf.constant(self._steps), quality)
@@ -94,10 +94,10 @@ class JpegLoss:
 
 
 def quantisation_steps(quality: int) -> np.ndarray:
-    """libjpeg's quantisation steps for Y, Cb and Cr: float64 `[3, 8, 8]`, whole numbers in 1..255.
+    """Returns libjpeg's quantization steps for Y, Cb and Cr: float64 `[3, 8, 8]`, whole numbers in 1..255.
 
     Args:
-      quality: 1..100, libjpeg's scale.
+      quality: 1..100, on libjpeg's scale.
     """
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     tables = np.array([_LUMA_STEPS, _CHROMA_STEPS, _CHROMA_STEPS])
@@ -105,7 +105,7 @@ def quantisation_steps(quality: int) -> np.ndarray:
 
 
 def _ycc_planes(pictures: tf.Tensor) -> tf.Tensor:
-    """RGB float32 `[N, H, W, 3]` in 0..1 to Y, Cb and Cr about 0, whole levels: float64 `[N, 3, H, W]`."""
+    """Converts RGB float32 `[N, H, W, 3]` in 0..1 to Y, Cb and Cr about 0 in whole levels: float64 `[N, 3, H, W]`."""
     height, width = pictures.shape[1:3]
     levels = tf.transpose(tf.round(tf.clip_by_value(pictures, 0.0, 1.0) * 255.0), [0, 3, 1, 2])
     levels = tf.reshape(tf.cast(levels, tf.float64), [-1, 3, height * width])
@@ -113,7 +113,7 @@ def _ycc_planes(pictures: tf.Tensor) -> tf.Tensor:
 
 
 def _rgb_pictures(planes: tf.Tensor) -> tf.Tensor:
-    """The way back, clipped to 0..1."""
+    """Converts back to RGB, clipped to 0..1."""
     height, width = planes.shape[2:]
     levels = tf.floor(tf.matmul(_YCC_TO_RGB, tf.reshape(planes, [-1, 3, height * width])) + 128.5)
     levels = tf.cast(tf.clip_by_value(levels, 0.0, 255.0), tf.float32)
@@ -121,14 +121,14 @@ def _rgb_pictures(planes: tf.Tensor) -> tf.Tensor:
 
 
 def _coded(planes: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-    """What the DCT's quantisation leaves of planes.
+    """Quantizes the DCT of planes and transforms back.
 
     Args:
       planes: float64 `[N, C, H, W]`, whole levels in -128..127.
-      steps: float64 `[N, C, 8, 8]`.
+      steps: float64 `[N, C, 8, 8]`, quantization steps.
 
     Returns:
-      Likewise shaped, whole levels in -128..127.
+      float64 `[N, C, H, W]`, whole levels in -128..127.
     """
     count, (height, width) = planes.shape[1], planes.shape[2:]
     planes = _extended(planes, -height % _BLOCK, -width % _BLOCK)
@@ -145,7 +145,7 @@ def _coded(planes: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
 
     blocks = tf.reshape(values, [-1, count, rows, _BLOCK, columns // _BLOCK, _BLOCK])
     steps = steps[:, :, None, :, None, :]
-    # Halves go away from zero: this excess lifts them over the edge, and nothing else is as near to it.
+    # Halves round away from zero: this excess lifts them over the edge, and no other value is that near to it.
     levels = tf.round(blocks * ((1.0 + 2.0**-30) / 8.0 / steps)) * steps
 
     values = _half_up(along_columns(_DCT.T * _GUARD, levels))
@@ -155,12 +155,12 @@ def _coded(planes: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
 
 
 def _chroma_at_half(planes: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-    """As `_coded`, at half the resolution (4:2:0)."""
+    """Does what `_coded` does, at half the resolution (4:2:0)."""
     height, width = planes.shape[2:]
-    # libjpeg fills its blocks to the right before it averages and below after, hence not to 16 rows here.
+    # libjpeg pads its blocks on the right before averaging and at the bottom after, so rows are not padded to 16 here.
     even = _extended(planes, height % 2, -width % (2 * _BLOCK))
     pairs = even[:, :, ::2] + even[:, :, 1::2]
-    # Halves of a level go down and up by turns, so that they add no tint.
+    # Halves of a level round down and up in turn, so that they add no tint.
     bias = np.resize([0.25, 0.5], even.shape[3] // 2)
     means = tf.floor((pairs[..., ::2] + pairs[..., 1::2]) / 4.0 + bias)
     coded = _coded(means, steps)[..., : -(-width // 2)]
@@ -170,7 +170,7 @@ def _chroma_at_half(planes: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
 def _doubled(planes: tf.Tensor) -> tf.Tensor:
     """libjpeg's smooth upsampling to twice the size: nearer samples weigh 3, farther ones 1."""
     height, width = planes.shape[2:]
-    if width <= 2:  # libjpeg repeats samples there instead
+    if width <= 2:  # libjpeg repeats samples instead
         return tf.repeat(tf.repeat(planes, 2, axis=2), 2, axis=3)
     above = tf.concat([planes[:, :, :1], planes[:, :, :-1]], 2)
     below = tf.concat([planes[:, :, 1:], planes[:, :, -1:]], 2)
@@ -184,7 +184,7 @@ def _doubled(planes: tf.Tensor) -> tf.Tensor:
 
 
 def _extended(planes: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
-    """Repeats the last row and column."""
+    """Appends copies of the last row and column."""
     below = tf.repeat(planes[:, :, -1:], rows, axis=2)
     planes = tf.concat([planes, below], 2) if rows else planes
     right = tf.repeat(planes[..., -1:], columns, axis=3)

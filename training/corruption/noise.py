@@ -1,7 +1,7 @@
 """Noise, in graph ops: Gaussian, Poisson and random-valued impulse noise (Lehtinen et al., ICML 2018, section 3).
 
-A draw that decides between counts or pixels must fall the same way compiled and not: it compares whole numbers, and the
-few parameters that these depend on are computed in float64.
+A draw that decides between counts or pixels must give the same result compiled and not. So it compares whole numbers,
+and the few parameters that these depend on are computed in float64.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from training.corruption import spec as spec_lib
 
 _PARAMETERS, _FIELD = 0, 1  # streams of random numbers
 
-_VECTOR = 64  # a multiple of how many float32 numbers any processor computes at once
+_VECTOR = 64  # float32 numbers; a multiple of the vector length of any processor
 
-# A Poisson mean is a whole number of 2**-13 photons, taken apart into digits of these many bits, the lowest first;
-# with each digit the bits of a column's number in its tables: counts that the columns leave out come up less than
-# once in 1e11 draws.
+# A Poisson mean is a whole number of 2**-13 photons, split into digits, lowest first. Each entry gives the bits of the
+# digit, and the bits of a column index in its table. Counts without a column occur less than once in 1e11 draws.
 _MEAN_BITS = 13
 _DIGITS = ((10, 3), (9, 7), (8, 11))
 
@@ -33,7 +32,7 @@ class GaussianNoise:
         self._stddev = spec.stddev
 
     def __call__(self, clean: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Adds noise to every picture; see `training.corruption.build` for the contract."""
+        """Adds noise to every image; see `training.corruption.build` for the contract."""
         stddev = tf.cast(_drawn(self._stddev, seeds), tf.float32) / 255.0
         noise = _normal(seeds, clean.shape[1:])
         return clean + stddev[:, None, None, None] * noise, tf.zeros_like(clean[..., :1])
@@ -42,15 +41,15 @@ class GaussianNoise:
 class PoissonNoise:
     """Replaces each value x by a count of photons, `Poisson(x * peak) / peak`.
 
-    The sum of Poisson numbers is one whose mean is the sum of theirs. So the mean, as a binary number, is cut into
-    three digits, and each digit's Poisson number is looked up in a table of its own by Walker's alias method (ACM TOMS
-    3:253, 1977). The tables hold probabilities to 2**-32 and the mean is rounded to 2**-13 photons, or to float32's
-    precision where that is coarser; up to there the distribution is exact for every peak.
+    A sum of Poisson numbers is a Poisson number, with the sum of their means as its mean. So the mean, as a binary
+    number, is cut into three digits, and each digit's Poisson number is drawn from its own table by Walker's alias
+    method (ACM TOMS 3:253, 1977). The tables hold probabilities to 2**-32, and the mean is rounded to 2**-13 photons,
+    or to float32's precision where that is coarser. Apart from that, the distribution is exact for every peak.
     """
 
     def __init__(self, spec: spec_lib.Poisson):
         self._peak = spec.peak
-        # Eight more for the rounding of a float32.
+        # Plus eight, for the rounding of a float32.
         largest = int(spec.peak.high * 2**_MEAN_BITS) + 8
         self._digits = []
         first_bit = 0
@@ -62,7 +61,7 @@ class PoissonNoise:
             first_bit += digit_bits
 
     def __call__(self, clean: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Counts photons in every picture, whose values are taken to the nearest 8-bit level."""
+        """Counts photons in every image, after rounding its values to 8-bit levels."""
         peak = _drawn(self._peak, seeds)
         # A rounded product of two equal float32 numbers is the same on every device.
         unit = tf.cast(peak * (2**_MEAN_BITS / 255.0), tf.float32)
@@ -79,14 +78,14 @@ class PoissonNoise:
 
 
 class ImpulseNoise:
-    """Replaces pixels by colours drawn uniformly from the 256 levels of each channel."""
+    """Replaces pixels by colors drawn uniformly from the 256 levels of each channel."""
 
     def __init__(self, spec: spec_lib.Impulse):
         self._occupancy = spec.occupancy
 
     def __call__(self, clean: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Replaces pixels of every picture, each with the same probability; alpha is 1 where one was replaced."""
-        # 24 bits keep the threshold of 100 percent, 2**24, within an int32.
+        """Replaces each pixel of an image with the same probability; alpha is 1 where it was replaced."""
+        # With 24 bits the threshold for 100 percent, 2**24, fits an int32.
         threshold = tf.cast(tf.round(_drawn(self._occupancy, seeds) * (2**24 / 100.0)), tf.int32)
         words = _bits(seeds, [*clean.shape[1:3], 2])
         ticket = tf.cast(tf.bitwise.right_shift(words[..., :1], tf.constant(8, tf.uint32)), tf.int32)
@@ -96,27 +95,27 @@ class ImpulseNoise:
 
 
 def _drawn(span: spec_lib.Range, seeds: tf.Tensor) -> tf.Tensor:
-    """One number of a range a picture: float64 `[N]`."""
+    """Draws one number from a range per image: float64 `[N]`."""
     draw = tf.cast(random.per_picture(seeds, 1, _PARAMETERS)[:, 0], tf.float64)
     return span.low + draw * (span.high - span.low)
 
 
 def _bits(seeds: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-    """Random bits for every picture, from its own seed alone: uint32 `[N, *shape]`."""
+    """Draws random bits for every image, from its own seed alone: uint32 `[N, *shape]`."""
     return tf.map_fn(lambda seed: random.bits(seed, shape, _FIELD), seeds, fn_output_signature=tf.uint32)
 
 
 def _normal(seeds: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
-    """Standard normal numbers by the method of Box and Muller (1958): float32 `[N, *shape]`, none beyond 5.9."""
+    """Draws standard normal numbers by Box and Muller's method (1958): float32 `[N, *shape]`, none beyond 5.9."""
     size = int(np.prod(shape))
-    # Whole vectors, because TensorFlow takes the logarithm of what is left over at a batch's end by another routine:
-    # the last bit would depend on a picture's neighbours.
+    # Whole vectors, because TensorFlow computes the logarithm of a batch's remainder by another routine: the last bit
+    # would depend on the other images of the batch.
     pairs = -(-size // (2 * _VECTOR)) * _VECTOR
     words = tf.bitwise.right_shift(_bits(seeds, [2, pairs]), tf.constant(8, tf.uint32))
     uniform = tf.cast(words, tf.float32) / 2**24
-    # Half a step above 0, so that the logarithm is finite.
+    # Shifted half a step above 0, so that the logarithm is finite.
     radius = tf.sqrt(-2.0 * tf.math.log(uniform[:, 0] + 2.0**-25))
-    # Sine and cosine of half the angle by their series, to 1e-7: XLA calls the C library for every single tf.sin.
+    # Sine and cosine of half the angle by their series, to 1e-7, because XLA calls the C library for every tf.sin.
     half = (uniform[:, 1] - 0.5) * np.pi
     sine, cosine = (
         tf.math.polyval([(-1) ** k / math.factorial(2 * k + odd) for k in range(6, -1, -1)], half * half)
@@ -130,17 +129,17 @@ def _normal(seeds: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
 class _AliasTables:
     """Walker's tables for Poisson numbers of several means, built in linear time as by Vose (IEEE TSE 17:972, 1991).
 
-    A column is drawn uniformly; a second draw then takes the column's own count or the one it lends room to, its
-    alias. Column and second draw are the low and the high bits of one random word, and an entry packs the threshold
-    and the alias likewise, so that the smaller of word and entry holds the count in its low bits.
+    A column is drawn uniformly; a second draw then takes either the column's own count or its alias, the count that
+    shares the column. The column and the second draw are the low and high bits of one random word. An entry packs the
+    alias and the threshold in the same way, so the smaller of word and entry holds the count in its low bits.
     """
 
     def __init__(self, means: np.ndarray, column_bits: int):
         """Builds the tables.
 
         Args:
-          means: `[R]`, photons, evenly spaced from 0.
-          column_bits: a row tables `2**column_bits` counts about its mean.
+          means: `[R]`, in photons, evenly spaced from 0.
+          column_bits: each row tabulates `2**column_bits` counts around its mean.
         """
         self._columns = 2**column_bits
         self._spacing = int(means[1])
@@ -164,9 +163,9 @@ class _AliasTables:
             share[giver] -= 1.0 - share[taker]
             if share[giver] < 1.0:
                 poor.append(rich.pop())
-        # What rounding left over has a share of 1 and is its own alias.
+        # Columns that rounding leaves over have a share of 1 and are their own alias.
         own, other = np.arange(columns, dtype=np.uint32), np.array(alias, np.uint32)
-        # Where the second draw equals the threshold, the low bits decide: one step less makes up for it.
+        # If the second draw equals the threshold, the low bits decide; a threshold one step lower compensates.
         threshold = np.clip(np.rint(np.array(share) * steps) - (own < other), 0, steps - 1).astype(np.uint32)
         return threshold * np.uint32(columns) + other
 
@@ -174,11 +173,11 @@ class _AliasTables:
         """Draws a count for each pixel.
 
         Args:
-          row: int32, which of the means.
+          row: int32, index of the mean.
           word: int32, uniform random bits, shaped like `row`.
 
         Returns:
-          int32 of that shape.
+          int32, shaped like `row`.
         """
         low_bits = self._columns - 1
         entry = tf.gather(tf.constant(self._table), row * self._columns + tf.bitwise.bitwise_and(word, low_bits))

@@ -1,15 +1,15 @@
-"""Corruption specs: the one-line language that names what lies over a picture.
+"""Corruption specs: a one-line language for what is done to an image.
 
     watermark:canvas=mark.png,opacity=0.3..0.9      a corruption and its parameters
     watermark:canvas=mark.png+jpeg:quality=60..95   one after the other
-    text|watermark:canvas=a.png;logos/*.png@0.3     one of them a picture, drawn by weight; + binds closer than |
+    text|watermark:canvas=a.png;logos/*.png@0.3     one of them per image, drawn by weight; + binds tighter than |
 
-A range is written `low..high` and drawn from once a picture; a single number stands for a range of no width. What
-follows `@` is the weight of an alternative; those without one share what is left of 1. In file names the characters
-`, ; | + @ %` may be written `%2C %3B %7C %2B %40 %25`.
+A range is written `low..high`, and a value is drawn from it once per image; a single number is a range of no width. The
+number after `@` is the weight of an alternative; those without one share the remainder of 1. In file names the
+characters `, ; | + @ %` may be written `%2C %3B %7C %2B %40 %25`.
 
-What a corruption accepts is declared once, by the fields of its dataclass; the parser, the writer and the table in
-docs/training.md are made from those declarations.
+The fields of a corruption's dataclass declare what it accepts; the parser, the writer and the table in docs/training.md
+are made from those declarations.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ESCAPED = str.maketrans({character: f"%{ord(character):02X}" for character in "
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """A closed interval that a value is drawn from uniformly."""
+    """A closed interval to draw a value from, uniformly."""
 
     low: float
     high: float
@@ -37,7 +37,7 @@ class Range:
         """Reads a number, or a range like 0.2..0.8.
 
         Raises:
-          ValueError: it is neither, or not within these bounds.
+          ValueError: it is neither, or exceeds the bounds.
         """
         first, dots, last = text.partition("..")
         try:
@@ -54,7 +54,7 @@ class Range:
 
 
 def _number(value: float) -> str:
-    # repr reads back as the same number, which a fixed count of digits does not.
+    # repr reads back as the same number; a fixed number of digits would not.
     return repr(value)[:-2] if repr(value).endswith(".0") else repr(value)
 
 
@@ -114,7 +114,7 @@ def _paths(meaning: str) -> Any:
 
 
 def _text(accepts: str, pattern: str, meaning: str, default: str = "") -> Any:
-    """Declares a word of a form; empty stands for none."""
+    """Declares a word that matches a pattern; empty means none."""
 
     def read(text: str) -> str:
         value = unquote(text, errors="surrogateescape")
@@ -127,12 +127,12 @@ def _text(accepts: str, pattern: str, meaning: str, default: str = "") -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Clean:
-    """The picture as it is."""
+    """The image unchanged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Watermark:
-    """An RGBA canvas, one of several drawn for each picture."""
+    """An RGBA canvas, drawn from several for each image."""
 
     canvas: tuple[str, ...] = _paths("RGBA pictures")
     opacity: Range = _range(0.8, 1.0, (0.0, 1.0), "factor on the canvas's alpha")
@@ -179,14 +179,14 @@ class Poisson:
 
 @dataclasses.dataclass(frozen=True)
 class Impulse:
-    """Pixels replaced by random colours."""
+    """Pixels replaced by random colors."""
 
     occupancy: Range = _range(0.0, 95.0, (0.0, 100.0), "percent of the pixels")
 
 
 @dataclasses.dataclass(frozen=True)
 class Jpeg:
-    """What is lost when the picture is saved as a JPEG."""
+    """The loss from saving the image as a JPEG."""
 
     quality: Range = _range(60.0, 95.0, (1.0, 100.0), "libjpeg's scale; whole numbers are drawn")
     chroma: str = _choice("any|444|420", "resolution of the colour: full, half, or either at random")
@@ -201,7 +201,7 @@ class Chain:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One corruption a picture, drawn by weight: `a|b@0.3`."""
+    """One corruption per image, drawn by weight: `a|b@0.3`."""
 
     options: tuple[Any, ...]
     weights: tuple[float, ...]
@@ -219,10 +219,10 @@ KINDS: dict[str, type] = {
     "jpeg": Jpeg,
 }
 
-# The older scripts' `text,0,50` and which field those two numbers are.
+# Fields that the two numbers of the older scripts' syntax, such as `text,0,50`, stand for.
 _POSITIONAL = {"text": "occupancy", "gaussian": "stddev", "impulse": "occupancy"}
 
-# A + or a | separates corruptions only before the name of one, and belongs to a value elsewhere (latin+digits).
+# A + or a | separates corruptions only before the name of one; elsewhere it belongs to a value (latin+digits).
 _NAME_FOLLOWS = rf"(?=(?:{'|'.join(KINDS)})(?:[:,+|@]|$))"
 
 
@@ -269,14 +269,14 @@ def parse(text: str) -> Spec:
       One of the dataclasses of this module.
 
     Raises:
-      UserError: pointing at the part of `text` that cannot be used.
+      UserError: the spec is invalid; the message points at the part of `text`.
     """
     options, weights = [], []
     for option in re.split(rf"\|{_NAME_FOLLOWS}", text):
         body, _, weight = option.rpartition("@")
         try:
             weights.append(float(weight) if body else None)
-        except ValueError:  # an @ within a file's name
+        except ValueError:  # an @ within a file name
             weights.append(None)
         options.append(_parse_chain(option if weights[-1] is None else body, text))
     if len(options) == 1 and weights == [None]:
@@ -294,7 +294,7 @@ def parse(text: str) -> Spec:
 
 
 def to_string(spec: Spec) -> str:
-    """Writes a spec so that `parse` reads it back as the same; parameters at their default are left out."""
+    """Writes a spec that `parse` reads back unchanged; leaves out parameters at their defaults."""
     if isinstance(spec, Choice):
         return "|".join(f"{to_string(option)}@{_number(w)}" for option, w in zip(spec.options, spec.weights))
     if isinstance(spec, Chain):

@@ -1,10 +1,10 @@
-"""Lines of random characters over pictures, composed in graph from a glyph atlas.
+"""Lines of random characters over images, composed in graph from a glyph atlas.
 
-A picture gets several layers, each a full page of lines in one face, and shows the first words of them all in a
-random order, as many as cover the share of the picture that was drawn. To find how many, every inked pixel has a
-rank: the layer, then the word, then the letter, then the column within it. Those below a threshold are shown; the
-threshold is found by bisection, then moved to the nearest end of a word, or else of a letter, where that meets the
-share closely enough.
+An image gets several layers, each a full page of lines in one face. Their words are put in a random order, and the
+first of them are shown, as many as it takes to cover a randomly drawn share of the image. To find how many, every inked
+pixel has a rank: by layer, then word, then letter, then column within the letter. Pixels ranked below a threshold are
+shown. The threshold is found by bisection, then moved to the nearest end of a word, or else of a letter, if that still
+meets the share closely enough.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from training.corruption import glyphs, random
 from training.corruption.compose import COVERED
 from training.corruption.spec import Range, Text
 
-# Pages of text to choose from. At 60 % of the picture, the most that a spec may ask for, letters lie upon letters.
+# Pages of text per image. Several, because covering 60 % of an image, the most a spec may ask for, takes overlapping
+# letters.
 _LAYERS = 5
-_SHORTEST, _LONGEST = 2, 8  # letters in a word
+_SHORTEST, _LONGEST = 2, 8  # letters per word
 
-# How a word is written: the script of its first letter, and that of the others.
+# How a word is written: the script of its first letter, and of the others.
 _STYLES = [
     ("lower", "lower"),
     ("upper", "lower"),
@@ -28,23 +29,23 @@ _STYLES = [
     *((script, script) for script in ("digits", "han", "hiragana", "katakana", "hangul")),
 ]
 
-# A rank's bits, from the highest: layer, word, letter, column; the last are as many as the widest letter needs.
+# A rank's bits, from the highest: layer, word, letter, column. The widest letter sets the number of column bits.
 _LAYER_BITS, _WORD_BITS, _LETTER_BITS = (_LAYERS - 1).bit_length(), 12, (_LONGEST - 1).bit_length()
 _UNRANKED = np.int32(2**31 - 1)
 
-# How far from its share the covered part may be for the sake of whole words and letters.
+# How far the covered share of the pixels may be off for the sake of whole words and letters.
 _TOLERANCE = 0.015
 
-# Few write in medium grey: a uniform level is moved away from the middle.
+# Medium gray text is rare, so a uniformly drawn level is moved away from the middle.
 _LEVELS = np.round(255 * (lambda x: x * x * (3 - 2 * x))(np.linspace(0, 1, 256))).astype(np.int32)
 
 
 class TextOverlay:
-    """Writes lines of random words over each picture: `x = (1 - a) y + a c`.
+    """Writes lines of random words over each image: `x = (1 - a) y + a c`.
 
-    Words are 2 to 8 letters in lower case, capitalised or in upper case, digits, or one CJK script. The face is drawn
-    once a layer, the opacity and the share once a picture, a random colour once a line. A pixel that several letters
-    cover takes the strongest one's ink.
+    Words have 2 to 8 letters: lower case, capitalized, upper case, digits, or one CJK script. The face is drawn per
+    layer, opacity and covered share per image, and a random color per line. A pixel that several letters cover takes
+    the strongest ink.
     """
 
     def __init__(self, spec: Text):
@@ -63,7 +64,7 @@ class TextOverlay:
         self._color = None if spec.color == "any" else int.from_bytes(bytes.fromhex(spec.color), "little")
 
     def __call__(self, clean: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Overlays every picture; see `training.corruption.build` for the contract."""
+        """Overlays every image; see `training.corruption.build` for the contract."""
         height, width = clean.shape[1:3]
         # As many lines and words as the smallest face needs to fill the page.
         lowest = int(self._atlas.pitch.min())
@@ -77,8 +78,8 @@ class TextOverlay:
         inks, ranks, rows = self._paint(face, of_layer[:, 1:], columns, ranks, height)
 
         opacity = _between(self._opacity, of_picture[:, 1])
-        # Ink above this covers; half a letter's at least, where even full ink is too faint to count. The nudge keeps a
-        # quotient that is whole from being rounded either way.
+        # Ink above this covers a pixel. It is limited to half of full ink, for opacities so low that even full ink is
+        # too faint to count. The nudge makes quotients that are whole numbers round the same way everywhere.
         faintest = tf.cast(255.0 * COVERED / tf.maximum(opacity, 2 * COVERED) + 1e-3, tf.int32)
         share = _between(self._occupancy, of_picture[:, 2]) / 100.0
         threshold = _threshold(inks, ranks, faintest, share, self._column_bits)[:, None, None]
@@ -99,18 +100,20 @@ class TextOverlay:
     def _set_lines(
         self, face: tf.Tensor, mode: tf.Tensor, of_line: tf.Tensor, of_word: tf.Tensor, of_letter: tf.Tensor, width: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Sets words in lines.
+        """Arranges words in lines.
+
+        The arguments from `mode` to `of_letter` are random numbers 0 <= x < 1.
 
         Args:
           face: int32 `[N, layers]`.
-          mode: `[N]`, this and the following 0 <= x < 1; decides whether words or lines come in random order.
+          mode: `[N]`, decides whether words or lines come in random order.
           of_line: `[N, 2, layers, lines]`: order, offset.
           of_word: `[N, 3, layers, lines, words]`: order, style, length.
           of_letter: `[N, layers, lines, words, letters]`.
-          width: of the picture, pixels.
+          width: the image's, in pixels.
 
         Returns:
-          For every column of every line, int32 `[N, layers, lines, width]`: where that column of ink begins in the
+          Two int32 `[N, layers, lines, width]`, for every column of every line: where that column of ink begins in the
           atlas, and its rank.
         """
         atlas = self._atlas
@@ -120,7 +123,7 @@ class TextOverlay:
         script = tf.gather(tf.constant(self._styles), style)  # [..., first or rest, begin or count]
         script = tf.concat([script[..., :1, :], tf.repeat(script[..., 1:, :], letters - 1, axis=-2)], axis=-2)
         glyph = script[..., 0] + _whole(of_letter, script[..., 1])
-        # After its letters a word has a space, then letters of no width up to the length that all words share.
+        # After its letters, a word has a space, then zero-width spaces up to the length that all words share.
         glyph = tf.pad(glyph, [[0, 0]] * 4 + [[0, 1]], constant_values=glyphs.SPACE)
         letter = tf.range(letters + 1)
         glyph = tf.where(letter < length[..., None], glyph, glyphs.SPACE)
@@ -128,7 +131,7 @@ class TextOverlay:
         begin, end = (tf.gather(tf.constant(atlas.columns.ravel()), glyph + k) for k in (0, 1))
         advance = tf.where(letter <= length[..., None], end - begin, 0)
 
-        flat = [-1, words * (letters + 1)]  # a line a row
+        flat = [-1, words * (letters + 1)]  # one row per line
         advance, begin = tf.reshape(advance, flat), tf.reshape(begin, flat)
         right = tf.cumsum(advance, axis=1)
         left = right - advance
@@ -158,14 +161,14 @@ class TextOverlay:
 
         Args:
           face: int32 `[N, layers]`.
-          of_layer: `[N, 2, layers]`, 0 <= x < 1: space between lines, offset of the first.
-          columns: as `_set_lines` returns them.
-          ranks: the same.
-          height: of the picture, pixels.
+          of_layer: `[N, 2, layers]`, 0 <= x < 1: space between lines, offset of the first line.
+          columns: int32 `[N, layers, lines, width]`, from `_set_lines`.
+          ranks: int32 `[N, layers, lines, width]`, from `_set_lines`.
+          height: the image's, in pixels.
 
         Returns:
-          For every layer its ink, uint8 `[N, height, width]`, the pixels' ranks, int32, and each row's line, int32
-          `[N, height]`.
+          Per layer: ink, uint8 `[N, height, width]`; ranks of the pixels, int32 `[N, height, width]`; and the line of
+          each row, int32 `[N, height]`.
         """
         pitch = tf.gather(tf.constant(self._atlas.pitch), face)
         spacing = pitch + _whole(of_layer[:, 0], pitch // 3 + 1)
@@ -183,14 +186,14 @@ class TextOverlay:
 def _threshold(
     inks: list[tf.Tensor], ranks: list[tf.Tensor], faintest: tf.Tensor, share: tf.Tensor, column_bits: int
 ) -> tf.Tensor:
-    """Finds the rank below which ink is shown, so that it covers a share of each picture.
+    """Finds the rank below which ink must be shown to cover a given share of each image.
 
     Args:
-      inks: of every layer, uint8 `[N, H, W]`.
-      ranks: of every layer, int32 `[N, H, W]`.
-      faintest: int32 `[N]`, ink above it covers.
+      inks: ink of each layer, uint8 `[N, H, W]`.
+      ranks: ranks of each layer, int32 `[N, H, W]`.
+      faintest: int32 `[N]`; ink above it covers a pixel.
       share: float32 `[N]`, 0..1.
-      column_bits: how many of a rank's bits are the column's.
+      column_bits: number of a rank's bits that hold the column.
 
     Returns:
       int32 `[N]`.
@@ -210,7 +213,7 @@ def _threshold(
         higher = exact + bit
         return bit // 2, tf.where(covered(first, higher) <= wanted, higher, exact), first
 
-    # A loop, and `first` carried through it: XLA would else compute `first` anew for every count that it enters.
+    # A loop that carries `first` along: otherwise XLA would recompute `first` for every count that uses it.
     steps = _LAYER_BITS + _WORD_BITS + _LETTER_BITS + column_bits
     state = (tf.constant(1 << (steps - 1)), tf.zeros_like(share, tf.int32), first)
     _, exact, first = tf.while_loop(lambda *_: True, bisect, state, maximum_iterations=steps)
@@ -225,7 +228,7 @@ def _threshold(
 
 
 def _draw(seeds: tf.Tensor, shapes: list[list[int]]) -> list[tf.Tensor]:
-    """Random numbers of these shapes for every picture, from one draw, for a draw costs more than its numbers."""
+    """Draws random numbers of these shapes for every image, all at once: a draw costs more than its numbers."""
     counts = [int(np.prod(shape)) for shape in shapes]
     parts = tf.split(random.per_picture(seeds, sum(counts)), counts, axis=1)
     return [tf.reshape(part, [-1, *shape]) for part, shape in zip(parts, shapes)]
@@ -242,7 +245,7 @@ def _between(interval: Range, draw: tf.Tensor) -> tf.Tensor:
 
 
 def _colors(draw: tf.Tensor) -> tf.Tensor:
-    """Random colours, every second a grey: `[N, 4, layers, lines]` to RGB packed in int32 `[N, layers, lines]`."""
+    """Draws colors, half of them gray: `[N, 4, layers, lines]` to RGB packed in int32 `[N, layers, lines]`."""
     levels = tf.gather(tf.constant(_LEVELS), _whole(draw[:, :3], 256))
     red, green, blue = tf.unstack(levels, axis=1)
     grey = draw[:, 3] < 0.5

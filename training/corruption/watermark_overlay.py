@@ -1,4 +1,4 @@
-"""Laying canvases over pictures, in graph ops: placed, scaled, turned, warped, blurred, tinted and blended."""
+"""Lays canvases over images, in graph ops: placed, scaled, rotated, warped, blurred, tinted and blended."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from training.corruption import random
 from training.corruption.bank import read_bank
 from training.corruption.spec import Range, Watermark
 
-_NODES = 4  # of the warp's grid, a side
-# Gaps between repetitions, at most, by the stamp's size.
+_NODES = 4  # nodes per side of the warp's grid
+# Largest gap between copies of a tiled stamp, as a share of the stamp's size.
 _LARGEST_GAP = 0.5
 _DRAWS = ("canvas", "opacity", "scale", "rotate", "tint", "blur", "warp", "y", "x", "gap_y", "gap_x", "stagger")
 
@@ -22,7 +22,7 @@ def _within(range_: Range, draw: tf.Tensor) -> tf.Tensor:
 
 
 def _spline(size: int) -> np.ndarray:
-    """Weights of a uniform cubic B-spline: `[size, _NODES]`, rows sum to 1, so that no value exceeds its nodes'."""
+    """Returns the weights of a uniform cubic B-spline, `[size, _NODES]`. Rows sum to 1: no value exceeds its nodes."""
     at = (np.arange(size) + 0.5) / size * (_NODES - 3)
     first = np.minimum(at.astype(int), _NODES - 4)
     t = at - first
@@ -33,23 +33,23 @@ def _spline(size: int) -> np.ndarray:
 
 
 def _blurred(layer: tf.Tensor, stddev: tf.Tensor, radius: int) -> tf.Tensor:
-    """Blurs every picture by its own Gaussian, and drops a border of `radius` pixels that lacks its neighbours."""
+    """Blurs every image by its own Gaussian, and drops a border of `radius` pixels, which lacks neighbors."""
 
     def weights(length: int) -> tf.Tensor:
-        """From pixels to blurred ones: `[N, length, length - 2 radius]`."""
+        """Returns the matrices that blur a row of pixels, `[N, length, length - 2 radius]`."""
         away = np.arange(length)[:, None] - np.arange(radius, length - radius)
         gaussian = tf.exp(-0.5 * tf.square(away / tf.maximum(stddev, 1e-3)[:, None, None]))
         gaussian = tf.where(np.abs(away) <= radius, gaussian, 0.0)
         return gaussian / tf.reduce_sum(gaussian, 1, keepdims=True)
 
-    # Matrix products: a convolution with a kernel a picture would be a depthwise one, which XLA's CPU code crawls at.
+    # Matrix products: a convolution with one kernel per image would be depthwise, which is very slow in XLA on CPUs.
     height, width = layer.shape[1:3]
     layer = tf.einsum("nhwc,nhy->nywc", layer, weights(height))
     return tf.einsum("nywc,nwx->nyxc", layer, weights(width))
 
 
 class WatermarkOverlay:
-    """Blends one of several canvases over each picture: `x = (1 - a) y + a c`, or by screen or multiply.
+    """Blends one of several canvases over each image: `x = (1 - a) y + a c`, or by screen or multiply.
 
     The canvases are read once, into a constant of the graph.
     """
@@ -57,17 +57,17 @@ class WatermarkOverlay:
     def __init__(self, spec: Watermark):
         self._spec = spec
         self._bank = read_bank(spec.canvas, spec.scale.low)
-        # Whole-pixel placement needs one read a pixel where interpolation needs four, and leaves the mark as drawn.
+        # Whole-pixel placement needs one read per pixel, interpolation four; and it keeps the watermark's own pixels.
         self._whole_pixels = spec.scale == Range(1, 1) and spec.rotate == Range(0, 0) and spec.warp == Range(0, 0)
 
     def __call__(self, clean: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Overlays every picture; see `training.corruption.build` for the contract."""
+        """Overlays every image; see `training.corruption.build` for the contract."""
         spec = self._spec
         numbers = random.per_picture(seeds, len(_DRAWS) + 3 + 2 * _NODES**2)
         draws = dict(zip(_DRAWS, tf.unstack(numbers[:, : len(_DRAWS)], axis=1)))
         colour, nodes = tf.split(numbers[:, len(_DRAWS) :], [3, -1], axis=1)
 
-        # Blurring reads around a pixel, so the layer is sampled with a border that blurring consumes.
+        # Blurring reads a pixel's surroundings, so the layer is sampled with a border that blurring consumes.
         border = math.ceil(3 * spec.blur.high)
         height, width = clean.shape[1:3]
         canvas = tf.cast(draws["canvas"] * self._bank.count, tf.int32)
@@ -87,7 +87,7 @@ class WatermarkOverlay:
     def _layer(
         self, canvas: tf.Tensor, draws: dict[str, tf.Tensor], nodes: tf.Tensor, height: int, width: int, border: int
     ) -> tf.Tensor:
-        """The mark as it lies over each picture and a border around it: premultiplied, 0..255, before opacity."""
+        """Returns the watermark over each image plus a border: premultiplied, 0..255, before opacity."""
         spec = self._spec
         y = (tf.range(-border, height + border, dtype=tf.float32) + 0.5)[None, :, None]
         x = (tf.range(-border, width + border, dtype=tf.float32) + 0.5)[None, None, :]
@@ -102,11 +102,11 @@ class WatermarkOverlay:
         angle = _within(spec.rotate, draws["rotate"]) * (math.pi / 180.0)
         cos, sin = tf.cos(angle), tf.sin(angle)
         canvas_height, canvas_width = self._bank.size(canvas)
-        # (anchor_y, anchor_x) of the picture lies on (from_y, from_x) of the canvas.
+        # The image's (anchor_y, anchor_x) lies on the canvas's (from_y, from_x).
         if spec.layout == "as-is":
             anchor_y, anchor_x = tf.fill(tf.shape(scale), height / 2), tf.fill(tf.shape(scale), width / 2)
-            # Half the picture's extent on the canvas. Between these two centres a larger canvas fills the picture,
-            # and a smaller one lies inside it.
+            # Half the image's extent on the canvas. With a center between half_y and canvas_height - half_y (and so for
+            # x), a larger canvas fills the image, and a smaller one lies inside it.
             half_y = (tf.abs(sin) * width + tf.abs(cos) * height) / (2 * scale)
             half_x = (tf.abs(cos) * width + tf.abs(sin) * height) / (2 * scale)
             from_y = half_y + self._place(draws["y"], canvas_height - 2 * half_y)
@@ -122,7 +122,7 @@ class WatermarkOverlay:
             return value[:, None, None]
 
         y, x = y - on_canvas(anchor_y), x - on_canvas(anchor_x)
-        if spec.rotate != Range(0, 0):  # else rows and columns stay apart, which saves most of the arithmetic
+        if spec.rotate != Range(0, 0):  # else rows and columns stay separate, which saves most of the arithmetic
             y, x = on_canvas(sin) * x + on_canvas(cos) * y, on_canvas(cos) * x - on_canvas(sin) * y
         y, x = on_canvas(from_y) + y / on_canvas(scale), on_canvas(from_x) + x / on_canvas(scale)
         if spec.layout == "tile":
@@ -137,11 +137,11 @@ class WatermarkOverlay:
         return self._bank.interpolated(canvas, y, x, scale)
 
     def _whole(self, value: tf.Tensor) -> tf.Tensor:
-        """Rounds down where marks are placed on whole pixels."""
+        """Rounds down if watermarks are placed on whole pixels."""
         return tf.floor(value) if self._whole_pixels else value
 
     def _place(self, draw: tf.Tensor, spare: tf.Tensor) -> tf.Tensor:
-        """A random offset between 0 and `spare`, which may be negative; whole where marks are placed so."""
+        """Returns a random offset between 0 and `spare`, which may be negative; whole if placing on whole pixels."""
         if not self._whole_pixels:
             return draw * spare
         # The product can round up to one past the last offset.

@@ -1,6 +1,6 @@
-"""Keyed restoration: who has the mark needs no training.
+"""Keyed restoration: no training needed if you have the watermark file.
 
-A picture under a known canvas is `x = (1 - t a) y + t a c`: y is the clean picture, a the canvas's alpha, c its colour,
-t the opacity that it was laid on with. `locate` finds where the canvas lies, `fit` how opaque it is, `invert` solves
-for y. All of it is TensorFlow ops on one picture, so that a SavedModel holds it.
+An image under a known canvas is `x = (1 - t a) y + t a c`, where y is the clean image, a the canvas's alpha, c its
+color and t the opacity it was laid on with. `locate` finds where the canvas lies, `fit` how opaque it is, and `invert`
+solves for y. All of it is TensorFlow ops on one image, so a SavedModel can hold it.
 """

@@ -1,15 +1,15 @@
-"""The blend of a canvas over a picture, and its inverse."""
+"""The blend of a canvas over an image, and its inverse."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-# Below this share of the picture the mark is opaque: nothing of what it covers can be got back by inversion.
+# Transmission below which a watermark counts as opaque: inversion cannot recover what it covers.
 OPAQUE = 0.02
 
 
 def transmission(alpha: tf.Tensor, opacity: tf.Tensor) -> tf.Tensor:
-    """Share of the picture that shows through, at least `OPAQUE`; alpha `[..., 1]`, opacity a scalar."""
+    """Returns the share of the image that shows through, at least `OPAQUE`; alpha `[..., 1]`, opacity a scalar."""
     return tf.maximum(1.0 - opacity * alpha, OPAQUE)
 
 
@@ -18,7 +18,7 @@ def invert(picture: tf.Tensor, layer: tf.Tensor, opacity: tf.Tensor) -> tf.Tenso
 
     Args:
       picture: float32 `[..., 3]` in 0..1, x.
-      layer: float32 `[..., 4]`, premultiplied colour and alpha where the canvas lies over the picture.
+      layer: float32 `[..., 4]`, premultiplied color and alpha of the canvas where it lies over the image.
       opacity: float32 scalar, t.
 
     Returns:

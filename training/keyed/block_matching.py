@@ -1,8 +1,8 @@
-"""The last pixels of a placement: blocks of the canvas are matched near where they should be, and agree on a motion.
+"""Refines a placement that is a few pixels off: matches blocks of the canvas and fits a common motion to them.
 
-Each block of a window is correlated with the picture's whitened gradients as in `locate`, a few pixels around its
-place. Where its best match lies is a displacement, and how good it is a weight; the placement moves by the similarity
-transform that fits them best in the robust least-squares sense. A block whose peak is some natural edge is an outlier.
+Each block of a window is correlated with the image's whitened gradients, as in `locate`, a few pixels around its
+place. The best match gives the block a displacement and a weight. The placement moves by the similarity transform that
+fits the displacements best in a robust least-squares sense; a block that matched a natural edge is an outlier.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from training.keyed.locate import DAMPING, expected_gradients, picture_fields
 from training.keyed.placement import PLACEMENT, Placement, over_picture
 from training.keyed.traced import NUMBER
 
-_WINDOW = 320  # pixels a side that are looked at: more costs time and says little
-_BLOCK = 64
-_REACH = 6  # pixels a block may have moved
-_SURE = 3.0  # blocks of lower scores do not count
-_AGREES = 0.4  # of what a block of its energy should say
-_ROBUST = 0.5  # pixels off the common motion from which a block counts less
+_WINDOW = 320  # pixels per side of the window: more costs time and adds little
+_BLOCK = 64  # pixels per side
+_REACH = 6  # largest displacement of a block, in pixels
+_SURE = 3.0  # blocks with a lower score do not count
+_AGREES = 0.4  # minimum response of a block that agrees, as a share of what its energy predicts
+_ROBUST = 0.5  # pixels off the common motion at which a block's weight is halved
 _ROUNDS = 4
-_ALMOST = 0.2  # pixels from a whole one: marks are laid on whole pixels far more often than near them
-_UNIT = 128.0  # pixels: over so many a change of scale or angle is compared with a shift
-_SETTLED = 0.02  # pixels, by which a step that is worth another moves some block at least
+_ALMOST = 0.2  # pixels: a corner this near to whole pixels is rounded, as watermarks mostly lie on whole pixels
+_UNIT = 128.0  # pixels over which a change of scale or angle is compared with a shift
+_SETTLED = 0.02  # pixels: refinement ends once a step moves no block further than this
 
 
 def visible(placement: Placement, canvas_size: tuple[int, int], picture_size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The part of a picture, int32 `[2]` in size, that a canvas is over, as though it were not turned: two corners."""
+    """Returns two corners of the part of an image that a canvas covers, ignoring its rotation."""
     limit = tf.cast(picture_size, tf.float32)
     last = placement.corner + placement.scale * tf.constant(canvas_size, tf.float32)
     return tf.clip_by_value(placement.corner, 0.0, limit), tf.clip_by_value(last, 0.0, limit)
@@ -38,13 +38,13 @@ def visible(placement: Placement, canvas_size: tuple[int, int], picture_size: tf
 def window(
     placement: Placement, canvas_size: tuple[int, int], picture_size: tf.Tensor, side: tf.Tensor | int = _WINDOW
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where to look: about the middle of what the picture shows of the canvas.
+    """Returns a window around the middle of the visible part of the canvas.
 
     Args:
-      placement: about where it lies.
-      canvas_size: height and width.
-      picture_size: int32 `[2]`, likewise.
-      side: the window's, in pixels, of both axes or of each; a smaller picture is looked at whole.
+      placement: where the canvas lies, roughly.
+      canvas_size: the canvas's height and width.
+      picture_size: int32 `[2]`, the image's height and width.
+      side: the window's side in pixels, or one per axis; limited to the image's size.
 
     Returns:
       The window's corner and size, int32 `[2]` each.
@@ -64,7 +64,7 @@ def _blocks(x: tf.Tensor) -> tf.Tensor:
 
 
 def _peaks(expected: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where blocks match best: displacements `[B, 2]`, between pixels by parabolas, and the values there `[B]`."""
+    """Returns where blocks match best: subpixel displacements `[B, 2]`, from parabolas, and the peak values `[B]`."""
     spectrum = tf.math.conj(tf.signal.rfft2d(expected)) * tf.signal.rfft2d(found)
     correlation = tf.signal.irfft2d(tf.reduce_sum(spectrum, axis=1))
     side, border = 2 * _REACH + 1, 2 * _REACH + 3
@@ -82,13 +82,13 @@ def _peaks(expected: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 
 
 def _motion(middles: tf.Tensor, moved: tf.Tensor, weight: tf.Tensor, rigid: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Fits `moved = shift + [[s, r], [-r, s]] middles`, s and r 0 where rigid; returns the shift, and (s, r)."""
+    """Fits `moved = shift + [[s, r], [-r, s]] middles`, with s = r = 0 if rigid; returns the shift, and (s, r)."""
     zero, one = tf.zeros_like(weight), tf.ones_like(weight)
     y, x = tf.unstack(tf.where(rigid, 0.0, middles), axis=1)
     rows = tf.concat([tf.stack([one, zero, y, x], 1), tf.stack([zero, one, x, -y], 1)], axis=0)
     target = tf.reshape(tf.transpose(moved), [-1, 1])
 
-    # Where no block is sure of anything, nothing moves.
+    # If no block counts, the prior keeps the placement where it is.
     prior = 1e-3 * np.eye(4, dtype=np.float32)
 
     def refitted(number: tf.Tensor, solution: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -103,13 +103,13 @@ def _motion(middles: tf.Tensor, moved: tf.Tensor, weight: tf.Tensor, rigid: tf.T
 
 
 class Match(NamedTuple):
-    """How a placement explains a picture.
+    """How well a placement explains an image.
 
     Attributes:
       placement: where the canvas lies.
-      score: float32 scalar, how sure it is; compares with `locate.score_map`.
-      opacity: float32 scalar, about how opaque it is, within a fifth.
-      consensus: float32 scalar, 0 to 1, how much of what is seen of the canvas agrees; at a wrong scale only some does.
+      score: float32 scalar, how sure the match is; comparable with `locate.score_map`.
+      opacity: float32 scalar, the opacity to within a fifth.
+      consensus: float32 scalar, 0 to 1, share of the visible canvas that agrees; at a wrong scale only some of it does.
     """
 
     placement: Placement
@@ -122,7 +122,7 @@ MATCH = Match(PLACEMENT, NUMBER, NUMBER, NUMBER)
 
 
 class _Blocks:
-    """A picture in blocks, of which each says where it matches best."""
+    """An image split into blocks, each of which votes for a displacement."""
 
     def __init__(self, picture: tf.Tensor, layer: tf.Tensor, counts: tf.Tensor | None):
         self._layer, self._size = layer, tf.shape(picture)[:2]
@@ -136,12 +136,12 @@ class _Blocks:
         self._middles = (block + 0.5) * _BLOCK  # float32 [B, 2]
 
     def _in_blocks(self, gradients: tf.Tensor) -> tf.Tensor:
-        """float32 `[3, 2, H, W]` to `[B, 6, _BLOCK, _BLOCK]`, the rest filled up with zeros."""
+        """float32 `[3, 2, H, W]` to `[B, 6, _BLOCK, _BLOCK]`, zero-padded to whole blocks."""
         planes = tf.reshape(gradients, [6, self._size[0], self._size[1]])
         return _blocks(tf.pad(planes, self._padding))
 
     def _expected(self, placement: Placement) -> tuple[tf.Tensor, tf.Tensor]:
-        """What the blocks of a placed canvas add to gradients, `[B, 6, _BLOCK, _BLOCK]`, and its energies `[B]`."""
+        """Returns what each block of the canvas adds to gradients, `[B, 6, _BLOCK, _BLOCK]`, and its energy, `[B]`."""
         placed = over_picture(self._layer, placement, self._size)
         expected = expected_gradients(self._fields, placed)
         energy = tf.reduce_sum(tf.square(expected), axis=[0, 1])[None] * self._fields.inverse_power
@@ -149,7 +149,7 @@ class _Blocks:
         return self._in_blocks(expected), energies
 
     def matched(self, placement: Placement, rigid: tf.Tensor) -> tuple[Match, Placement]:
-        """How well a placement explains the window, and the placement that its blocks agree on."""
+        """Returns how well a placement explains the window, and the placement that its blocks agree on."""
         expected, energies = self._expected(placement)
         agreements = tf.reduce_sum(expected * self._whitened, axis=[1, 2, 3])
         agreement, energy = tf.reduce_sum(agreements), tf.reduce_sum(energies) + 1e-12
@@ -159,7 +159,7 @@ class _Blocks:
         return match, self._moved(placement, expected, energies, rigid)
 
     def distance(self, one: Placement, other: Placement) -> tf.Tensor:
-        """By how many pixels two placements of a canvas are apart, float32 scalar, in the block that differs most."""
+        """Returns how far two placements are apart in the block that differs most: pixels, float32 scalar."""
         middles = one.canvas_points(self._middles)
         return tf.reduce_max(tf.norm(other.picture_points(middles) - self._middles, axis=1))
 
@@ -191,12 +191,12 @@ def refine(
     """Refines a placement.
 
     Args:
-      picture: float32 `[H, W, 3]` in 0..1; of a large one, the `window`.
+      picture: float32 `[H, W, 3]` in 0..1; for a large image, its `window`.
       layer: premultiplied canvas, float32 `[h, w, 4]`.
-      start: right within a few pixels.
-      rigid: whether scale and rotation are known: only the corner is refined, to whole pixels where it is almost so.
-      counts: see `locate.picture_fields`.
-      steps: how often, at most; it ends sooner where nothing moves.
+      start: a placement that is right to within a few pixels.
+      rigid: whether to keep scale and rotation and refine only the corner; a corner near whole pixels is rounded.
+      counts: float32 `[H, W]`, 0 for pixels to leave out, else 1; None if all count.
+      steps: maximum number of steps; fewer if the placement settles earlier.
     """
     part, rigid = _Blocks(picture, layer, counts), tf.convert_to_tensor(rigid)
 

@@ -1,8 +1,8 @@
-"""What a search for a canvas needs of it: the gradients of its alpha and colour, in as few fields as they span.
+"""What a search needs to know about a canvas: the gradients of its alpha and color, in as few fields as span them.
 
-At the edges of a mark the blend adds `t (grad(a c) - y grad(a))` to the picture's gradient. The four gradients of
-`a, a c_r, a c_g, a c_b` are multiples of one another where a mark has one colour, and of two where it has an outline;
-so are the seven products that the energy of that term expands to. A search in fewer fields takes fewer FFTs.
+At a watermark's edges the blend adds `t (grad(a c) - y grad(a))` to the image's gradient. The four gradients of
+`a, a c_r, a c_g, a c_b` are multiples of a single one if the watermark has one color, and combinations of two if it has
+an outline. So are the seven products that the energy of that term expands to. Fewer fields take fewer FFTs.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-# Singular values below this share of the largest are colour noise.
+# Singular values below this share of the largest are color noise.
 _RANK_TOLERANCE = 0.02
-# A canvas repeats itself after a shift by which it correlates so well with itself, over so much of its area.
+# Minimum correlation of a canvas with itself at a shift that counts as a repeat, and minimum overlap as a share of it.
 _REPEATS, _LEAST_OVERLAP = 0.9, 0.2
-_SAME = 1e-3  # of what there is, by which repeats may differ and be the same
-_NEIGHBOURHOOD = 9  # pixels a side in which one shift is the best
+_SAME = 1e-3  # relative difference up to which repeats count as identical
+_NEIGHBOURHOOD = 9  # pixels per side in which only the best shift is kept
 
 
 class Spanning(NamedTuple):
-    """Few combinations of a canvas's alpha and colour that its gradients are made of.
+    """A few combinations of a canvas's alpha and color that span its gradients.
 
     Attributes:
-      gradients: float32 `[4, R]`, R of 1 to 4, orthonormal columns: combination r is of a, a c_r, a c_g, a c_b, and
-        the gradients of those are `sum_r gradients[i, r]` times its own.
-      products: float32 `[7, P]`: likewise |grad(a c)|^2 a channel, grad(a c) . grad(a) a channel and |grad a|^2, of the
-        products of pairs of combinations.
+      gradients: float32 `[4, R]`, R in 1..4, with orthonormal columns. Column r combines a, a c_r, a c_g, a c_b into
+        field r; the gradient of the i-th of them is the sum over r of `gradients[i, r]` times the gradient of field r.
+      products: float32 `[7, P]`, which combines the P products of pairs of such gradients into |grad(a c)|^2 per
+        channel, grad(a c) . grad(a) per channel, and |grad a|^2.
     """
 
     gradients: np.ndarray
@@ -39,10 +39,10 @@ class CanvasFeatures(NamedTuple):
     """The fields of one canvas at one resolution; the canvas is padded by one transparent pixel on each side.
 
     Attributes:
-      gradients: float32 `[R, 2, h, w]`, along x and y, of the combinations.
-      gradient_mixing: float32 `[4, R]`: what it takes to get those of a, a c_r, a c_g, a c_b.
-      products: float32 `[V, h, w]`, V of 1 to 7.
-      product_mixing: float32 `[7, V]`, likewise for the products of `Spanning`.
+      gradients: float32 `[R, 2, h, w]`, gradients along x and y of the combinations.
+      gradient_mixing: float32 `[4, R]`, which turns them into the gradients of a, a c_r, a c_g, a c_b.
+      products: float32 `[V, h, w]`, V in 1..7.
+      product_mixing: float32 `[7, V]`, which turns them into the seven products of `Spanning`.
     """
 
     gradients: tf.Tensor
@@ -52,7 +52,7 @@ class CanvasFeatures(NamedTuple):
 
 
 def premultiplied(rgba: np.ndarray) -> np.ndarray:
-    """The canvas as it is blended.
+    """Premultiplies a canvas, as blending needs it.
 
     Args:
       rgba: uint8 `[h, w, 4]`.
@@ -65,7 +65,7 @@ def premultiplied(rgba: np.ndarray) -> np.ndarray:
 
 
 def shrunk(layer: np.ndarray, factor: int) -> np.ndarray:
-    """A premultiplied canvas at `1 / factor` of its resolution, float32, by averages; its border is padded."""
+    """Averages a premultiplied canvas down to `1 / factor` of its resolution, float32; pads it to whole blocks."""
     height, width = layer.shape[:2]
     padded = np.pad(layer, ((0, -height % factor), (0, -width % factor), (0, 0)))
     blocks = padded.reshape(padded.shape[0] // factor, factor, padded.shape[1] // factor, factor, -1)
@@ -73,7 +73,7 @@ def shrunk(layer: np.ndarray, factor: int) -> np.ndarray:
 
 
 def _products_of(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """The product of two combinations, `[K, R]` each, as combinations of `_pairs`: `[K, R (R + 1) / 2]`."""
+    """Multiplies combinations, `[K, R]` each, into combinations of `_pairs`, `[K, R (R + 1) / 2]`."""
     columns = []
     for first, second in _pairs(one.shape[1]):
         product = one[:, first] * other[:, second]
@@ -86,12 +86,12 @@ def _pairs(rank: int) -> list[tuple[int, int]]:
 
 
 def spanning(layer: np.ndarray) -> Spanning:
-    """Finds few combinations that span a canvas's gradients.
+    """Finds a few combinations that span a canvas's gradients.
 
     Args:
       layer: premultiplied canvas, float32 `[h, w, 4]`, not transparent everywhere.
     """
-    padded = np.pad(np.roll(layer, 1, axis=-1), ((1, 1), (1, 1), (0, 0)))  # a first
+    padded = np.pad(np.roll(layer, 1, axis=-1), ((1, 1), (1, 1), (0, 0)))  # alpha first
     moments = np.zeros((4, 4))
     for axis in (0, 1):
         gradients = np.diff(padded, axis=axis).reshape(-1, 4).astype(np.float64)
@@ -112,13 +112,13 @@ def gradients(planes: tf.Tensor) -> tf.Tensor:
 
 
 def periods(layer: np.ndarray) -> np.ndarray:
-    """Finds the shifts by which a canvas repeats itself: at these, a part of it is found as well as where it lies.
+    """Finds the shifts at which a canvas repeats itself: a part of it matches there as well as at its true place.
 
     Args:
       layer: premultiplied canvas, float32 `[h, w, 4]`, not transparent everywhere.
 
     Returns:
-      float32 `[K, 2]`, (y, x) in pixels, at all shifts that overlap enough; the first is (0, 0).
+      float32 `[K, 2]`, (y, x) in pixels, all repeats that overlap enough; the first is (0, 0).
     """
     height, width = layer.shape[:2]
     size = [2 * height, 2 * width]
@@ -141,7 +141,7 @@ def periods(layer: np.ndarray) -> np.ndarray:
 
 
 def repeats_exactly(layer: np.ndarray, shifts: np.ndarray) -> bool:
-    """Whether shifts of `periods` make no difference; those of a field that was turned are no whole pixels."""
+    """Whether the repeats found by `periods` are identical. A rotated pattern's are not: they fall between pixels."""
     height, width = layer.shape[:2]
     for y, x in shifts.astype(int):
         here = layer[max(y, 0) : height + min(y, 0), max(x, 0) : width + min(x, 0)]
@@ -156,11 +156,11 @@ def canvas_features(layer: tf.Tensor, spanned_by: Spanning) -> CanvasFeatures:
 
     Args:
       layer: premultiplied canvas at some resolution, float32 `[h, w, 4]`.
-      spanned_by: of the canvas.
+      spanned_by: the combinations that span the canvas's gradients.
     """
     rank, mixing = spanned_by.gradients.shape[1], spanned_by.products
     shape = tf.shape(layer)
-    # There, a is last.
+    # Alpha is last in `layer`, and first in `spanned_by`.
     fields = tf.matmul(tf.reshape(layer, [-1, 4]), np.roll(spanned_by.gradients, -1, axis=0))
     fields = tf.transpose(tf.reshape(fields, [shape[0], shape[1], rank]), [2, 0, 1])
     of_fields = gradients(tf.pad(fields, [[0, 0], [1, 1], [1, 1]]))

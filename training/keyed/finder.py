@@ -1,4 +1,4 @@
-"""Finds a canvas in a picture: as it is, scaled or turned, once or several times."""
+"""Finds a canvas in an image: unchanged, scaled or rotated, once or several times."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ from training.keyed.block_matching import MATCH, Match, refine, visible, window
 from training.keyed.placement import PLACEMENT, Placement, at_corner, over_picture
 from training.keyed.traced import BOOL, INTEGER, LAYER, NUMBER, NUMBERS, PICTURE, PIXELS, PLANE, once
 
-# Highest scores of pictures without the canvas are about 10, seldom 20. Some of 30 to 50 are of a strip along the
-# picture's border, or of edges that agree on no opacity: these rules, and one on what is fitted, are for them.
+# Score from which a canvas counts as found. The highest score in an image without it is about 10, seldom 20. A few are
+# 30 to 50, on a strip along the image's border or on edges that agree on no opacity; the rules below, and one on the
+# fitted opacity, reject those.
 FOUND = 30.0
-# Of a match that counts, opacity, and how much is seen of the canvas, in pixels and as a share of its height and width.
+# Minimum opacity of a match, and minimum height and width of the visible canvas, in pixels and as a share of its own.
 _LEAST_OPACITY, _LEAST_SEEN, _LEAST_SHARE = 0.15, 8.0, 0.05
-# A match of a lower score, or that less of the canvas agrees on, may be one at a wrong scale.
+# A match with a lower score or a lower consensus may be at a wrong scale.
 _CERTAIN, _CONSENSUS = 80.0, 0.85
-MOST = 16  # repetitions of a stamp
+MOST = 16  # copies of a stamp per image
 _LEVELS = (1, 2, 4, 8)
-_SEARCHED = 320  # pixels a side, of the canvas or of the picture, in which scale and angle are searched finely
-_SHRUNK = 2  # by which a picture is before the coarse search: what of its shrinking all scales have in common
-# Points of an FFT, above which the search is at half the resolution: of a first one, and of one that looks closely.
+_SEARCHED = 320  # pixels per side, of the canvas or of the image, in the window of the fine search
+_SHRUNK = 2  # factor by which an image is shrunk once, for all scales of the coarse search
+# FFT points above which a search halves its resolution: in the first pass, and in the closer look.
 _FEW_POINTS, _MOST_POINTS = 500_000, 1_800_000
-# Canvas pixels by which the coarse search is wrong at most.
+# Largest error of the coarse search, in canvas pixels.
 _MISPLACED = 16.0
-# Pixels around a located stamp in which it is not looked for again.
+# Pixels around a located stamp that later searches ignore.
 _MARGIN = 2
-# Pixels a side in which repeats of a canvas are told apart, and of the largest canvas where they are.
+# Telling a canvas's repeats apart: pixels per side of the window, and pixels in all of the largest canvas to try it on.
 _TELLING, _MOST_TELLING = 256, 4_000_000
-# Of the search at unknown scale: around how many it goes on more finely, the score there below which it is not worth
-# it to refine one, and how often that is done.
+# Scale search: candidates to refine, minimum score worth refining, maximum refinement steps.
 _CANDIDATES, _FAINT, _STEPS = 12, 8.0, 5
 
 
 def in_0_to_1(pixels: tf.Tensor) -> tf.Tensor:
-    """uint8 to float32; of a large picture no longer than it takes to crop or shrink it, because of the memory."""
+    """Converts uint8 to float32 in 0..1. Crop a large image first: all of it as float32 takes too much memory."""
     return tf.cast(pixels, tf.float32) / 255.0
 
 
 def cropped(pixels: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """A window of a picture, uint8 `[H, W, 3]` to float32 `[h, w, 3]` in 0..1; its corner and size int32 `[2]`."""
+    """Crops uint8 `[H, W, 3]` to float32 `[h, w, 3]` in 0..1; the window's corner and size are int32 `[2]`."""
     return in_0_to_1(tf.slice(pixels, tf.concat([corner, [0]], 0), tf.concat([size, [3]], 0)))
 
 
 def _shrunk(pixels: tf.Tensor, by: tf.Tensor | int) -> tf.Tensor:
-    """A picture at `1 / by` of its resolution, by averages, uint8 `[H, W, 3]` to float32 in 0..1; a rest is cut off."""
-    size = tf.maximum(1, tf.shape(pixels)[:2] // by)  # a side may be shorter than that
+    """Averages blocks of `by` x `by` pixels, uint8 `[H, W, 3]` to float32 in 0..1; cuts off incomplete blocks."""
+    size = tf.maximum(1, tf.shape(pixels)[:2] // by)  # a side may be shorter than `by`
     whole = pixels[: size[0] * by, : size[1] * by]
     return tf.raw_ops.ResizeArea(images=whole[None], size=size)[0] / 255.0
 
 
 class Found(NamedTuple):
-    """What was located so far.
+    """The placements located so far.
 
     Attributes:
       transforms: float32 `[MOST, 4]`, rows of (dy, dx, scale, rotation).
-      count: int32 scalar, how many of them are filled.
+      count: int32 scalar, number of rows in use.
     """
 
     transforms: tf.Tensor
@@ -66,16 +66,16 @@ class Found(NamedTuple):
 
     @classmethod
     def nothing(cls) -> Found:
-        """Before anything is located."""
+        """Returns an empty list, for before anything is located."""
         return cls(tf.zeros([MOST, 4]), tf.constant(0))
 
     def placement(self, index: tf.Tensor) -> Placement:
-        """One of them."""
+        """Returns one placement."""
         row = self.transforms[index]
         return Placement(row[:2], row[2], row[3])
 
     def and_(self, placement: Placement) -> Found:
-        """These and one more."""
+        """Returns these placements and one more."""
         row = tf.concat([placement.corner, [placement.scale, placement.rotation]], axis=0)
         return Found(tf.tensor_scatter_nd_update(self.transforms, [[self.count]], row[None]), self.count + 1)
 
@@ -92,7 +92,7 @@ FOUND_SO_FAR = Found(tf.TensorSpec([MOST, 4], tf.float32), INTEGER)
 
 
 def nowhere() -> Match:
-    """No match."""
+    """Returns a match of score 0."""
     return Match(Placement(tf.zeros([2]), tf.ones([]), tf.zeros([])), *[tf.zeros([])] * 3)
 
 
@@ -104,21 +104,21 @@ class Finder:
     """
 
     def __init__(self, rgba: np.ndarray, scales: tuple[float, float], degrees: tuple[float, float]):
-        """Computes what the search needs of the canvas.
+        """Computes what the search needs to know about the canvas.
 
         Args:
           rgba: the canvas, uint8 `[h, w, 4]`, not transparent everywhere.
-          scales: lowest and highest that pictures may show the canvas at; (1, 1) where it is as it is.
-          degrees: likewise, of rotation.
+          scales: lowest and highest scale of the canvas in an image; (1, 1) if it is never scaled.
+          degrees: lowest and highest rotation of the canvas in an image; (0, 0) if it is never rotated.
         """
         layer = canvas_features.premultiplied(rgba)
         self.size = layer.shape[:2]
         self._spanned_by = canvas_features.spanning(layer)
         self._periods = canvas_features.periods(layer)
-        # Of a huge canvas the full resolution takes too much memory: a repeat of the right one will have to do.
+        # A huge canvas takes too much memory at full resolution, so any of its repeats will have to do.
         is_huge = layer.shape[0] * layer.shape[1] > _MOST_TELLING
         self._is_any_repeat_right = is_huge or canvas_features.repeats_exactly(layer, self._periods)
-        # Variables, because a SavedModel holds each of them once, and constants in every function that reads them.
+        # Variables, because a SavedModel stores a variable once, but a constant in every function that reads it.
         self._layers = {
             level: tf.Variable(canvas_features.shrunk(layer, level), trainable=False, name=f"canvas_{level}")
             for level in _LEVELS
@@ -129,7 +129,7 @@ class Finder:
         self._scaled = once(self._scaled, PIXELS, NUMBERS, NUMBERS, INTEGER, FOUND_SO_FAR)
         of_axes = tf.TensorSpec([2], tf.bool)
         self._searched = once(self._searched, PICTURE, LAYER, NUMBER, NUMBERS, NUMBERS, INTEGER, PLANE, NUMBER, of_axes)
-        # `first` is called from one place alone, where it is inlined.
+        # `first` is not here: it has a single caller, and is inlined there.
         self.next = once(self.next, PIXELS, MATCH, FOUND_SO_FAR)
         self._is_searched = len(self._scales) * len(self._angles) > 1
 
@@ -140,7 +140,7 @@ class Finder:
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """That its functions read."""
+        """The variables that its functions read."""
         return list(self._layers.values())
 
     def _features(self, level: int) -> canvas_features.CanvasFeatures:
@@ -149,7 +149,10 @@ class Finder:
     def _counts(
         self, found: Found, corner: tf.Tensor, size: tf.Tensor, layer: tf.Tensor, level: tf.Tensor | float
     ) -> tf.Tensor:
-        """float32 `[H, W]` of a window: 0 where a canvas was located, else 1; layer and window at `1 / level`."""
+        """Returns float32 `[H, W]` for a window: 0 where a canvas was located, else 1.
+
+        Both the layer and the window are at `1 / level` of the full resolution.
+        """
 
         def without(index: tf.Tensor, counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             placement = found.placement(index)
@@ -173,7 +176,7 @@ class Finder:
         return match._replace(placement=placement, score=tf.where(is_mark, match.score, 0.0))
 
     def _as_it_is(self, picture: tf.Tensor, found: Found, most_points: tf.Tensor) -> Match:
-        """Where the canvas lies unscaled: to a pixel of the resolution that can be searched, then refined."""
+        """Finds the unscaled canvas at the highest affordable resolution, then refines its place."""
         points = tf.reduce_prod(tf.cast(tf.shape(picture)[:2] + tf.constant(self.size), tf.float32))
         is_too_large = [points / level**2 > tf.cast(most_points, tf.float32) for level in _LEVELS[:-1]]
         number = tf.reduce_sum(tf.cast(is_too_large, tf.int32))
@@ -189,7 +192,7 @@ class Finder:
         return self._refined(picture, at_corner(corners[0] * level), found, True, 2)
 
     def _right_repeat(self, picture: tf.Tensor, match: Match) -> Match:
-        """The match, or the one at another repeat of the canvas, which only the full resolution can tell apart."""
+        """Returns the match or a better one at another repeat of the canvas; only full resolution tells them apart."""
         corner, size = window(match.placement, self.size, tf.shape(picture)[:2], _TELLING)
         features, inside = self._features(1), match.placement.seen_from(corner).corner
         nested = tf.reduce_all((inside <= 0.0) & (inside + self.size >= tf.cast(size, tf.float32)))
@@ -199,7 +202,7 @@ class Finder:
         return _surer(match, self._refined(picture, at_corner(there), Found.nothing(), True, 2))
 
     def _nearer(self, picture: tf.Tensor, start: Placement, found: Found) -> tuple[tf.Tensor, Placement]:
-        """The likeliest scale and angle around those of the coarse search, and its score."""
+        """Searches finely around a coarse result; returns the best score and its placement."""
         extent = start.scale * tf.constant(self.size, tf.float32)
         margin = _MISPLACED * start.scale
         side = tf.minimum(_SEARCHED * tf.maximum(1.0, start.scale), extent + 2.0 * margin)
@@ -239,7 +242,10 @@ class Finder:
         shrunk_by: tf.Tensor,
         is_inside: tf.Tensor,
     ) -> tf.Tensor:
-        """Rows of (score, y, x, scale, rotation): one output, since a call that leaves one unused is optimized anew."""
+        """Returns rows of (score, y, x, scale, rotation).
+
+        They are one tensor because TensorFlow optimizes a function anew for a call that leaves an output unused.
+        """
         features = canvas_features.canvas_features(layer, self._spanned_by)
         scores, found = search.search(
             picture, features, level, self.size, scales, angles, best, counts, shrunk_by, is_inside
@@ -249,7 +255,7 @@ class Finder:
     def _scaled(
         self, picture: tf.Tensor, scales: tf.Tensor, angles: tf.Tensor, candidates: tf.Tensor, found: Found
     ) -> Match:
-        """The surest of the likeliest scales and angles."""
+        """Searches scales and angles, refines the best candidates and returns the surest match."""
         size = tf.shape(picture)[:2] // search.COARSE
         counts = self._counts(found, tf.zeros([2]), size, self._layers[search.COARSE], float(search.COARSE))
         _, starts = self._search(
@@ -276,32 +282,32 @@ class Finder:
         return tf.while_loop(goes_on, with_next, (0, nowhere()))[1]
 
     def _widest(self, picture: tf.Tensor, match: Match) -> Match:
-        """The match, or the one a period away, as good where it was searched for, that covers most of the picture."""
+        """Returns the match, or an equally good one some periods of the canvas away that covers more of the image."""
         placement = match.placement
         corners = placement.picture_points(tf.constant(self._periods))
         first, last = visible(placement._replace(corner=corners), self.size, tf.shape(picture)[:2])
-        widest = tf.argmax(tf.reduce_prod(last - first, axis=1))  # the first, itself, where others are no better
+        widest = tf.argmax(tf.reduce_prod(last - first, axis=1))  # ties go to index 0, the match itself
         is_scaled = (placement.scale != 1.0) | (placement.rotation != 0.0)
 
         def moved() -> Match:
             there = placement._replace(corner=corners[widest])
             other = self._refined(picture, there, Found.nothing(), ~is_scaled, _STEPS)
-            # Repeats that are not quite alike are told apart at full resolution, by their score.
+            # Repeats that are not quite alike differ in their score at full resolution.
             is_as_good = is_scaled | self._is_any_repeat_right | (other.score > match.score)
             return tf.cond(_is_certain(other) & is_as_good, lambda: other, lambda: match)
 
         return tf.cond(widest > 0, moved, lambda: match)
 
     def first(self, picture: tf.Tensor) -> Match:
-        """Finds the canvas, as it is or else scaled and turned.
+        """Finds the canvas: unchanged, or else scaled and rotated.
 
         Args:
           picture: uint8 `[H, W, 3]`, any H, W >= 1.
 
         Returns:
-          The likeliest match; it is none if its score is below `FOUND`.
+          The likeliest match. The canvas was not found if its score is below `FOUND`.
         """
-        # So little of a mark is not told from the picture's own edges.
+        # So small a part of a watermark cannot be told from the image's own edges.
         is_too_small = tf.reduce_any(tf.shape(picture)[:2] < int(_LEAST_SEEN))
         return tf.cond(is_too_small, nowhere, lambda: self._likeliest(picture))
 
@@ -321,14 +327,17 @@ class Finder:
         return self._widest(picture, match) if len(self._periods) > 1 else match
 
     def most(self, first: Match, picture: tf.Tensor) -> tf.Tensor:
-        """How often it may lie over a picture, int32 scalar: a field once, a stamp up to `MOST` times."""
+        """Returns how often the canvas may lie over an image, int32 scalar.
+
+        A canvas of at least the image's area lies there once, a smaller one (a stamp) up to `MOST` times.
+        """
         area = tf.square(first.placement.scale) * (self.size[0] * self.size[1])
         return tf.where(area < tf.cast(tf.reduce_prod(tf.shape(picture)[:2]), tf.float32), MOST, 1)
 
     def next(self, picture: tf.Tensor, first: Match, found: Found) -> Match:
-        """Finds a stamp once more, at the scale and angle of the first one, where it was not found yet."""
+        """Finds one more copy of a stamp, at the first one's scale and angle, outside those already found."""
         placement = first.placement
-        # Where one copy was not to be missed, others need no closer look.
+        # If the first copy was obvious, the others need no closer look.
         most_points = tf.where(_is_certain(first), _FEW_POINTS, _MOST_POINTS)
         if not self._is_searched:
             return self._as_it_is(picture, found, most_points)

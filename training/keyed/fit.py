@@ -1,21 +1,21 @@
-"""How opaque a located canvas is, and of which colour: what leaves no trace of the mark in the inverted picture.
+"""Fits the opacity and color of a located canvas, so that no trace of the watermark is left in the inverted image.
 
-At the true opacity t the gradients of the inverted picture y(t) have nothing to do with the mark's. Elsewhere they
-contain `(t_true - t) Z`, with `Z = L grad(a / k) - grad(a c / k)`, k the transmission and L the low-pass of y: the
-derivative of y by t, without the part that the picture's own gradients have in it. So t is the root of
+At the true opacity t the gradients of the inverted image y(t) are unrelated to the watermark's. At any other opacity
+they contain `(t_true - t) Z`, with `Z = L grad(a / k) - grad(a c / k)`, where k is the transmission and L the low-pass
+of y. Z is the gradient of dy/dt without the part that comes from the image's own gradients. So t is the root of
 
     sum w Z . grad(y(t)) = 0
 
-found by Newton's steps, w being small where the picture has strong edges of its own, as in iteratively reweighted
-least squares. Minimizing the gradients' size instead would prefer too low an opacity, because inversion amplifies all
-of them; leaving the picture's part out of Z makes it an instrument in the statistical sense, and the root unbiased.
+found by Newton steps. The weight w is small where the image has strong edges of its own, as in iteratively reweighted
+least squares. Minimizing the size of the gradients instead would favor too low an opacity, because inversion amplifies
+all of them. Leaving the image's part out of Z makes Z an instrument in the statistical sense, and the root unbiased.
 
-A mark that was laid on with another colour than its file's has a gain a channel as well, with instruments of their own,
-`t grad(a c / k)`; all four unknowns are found together. Where the gains seem to be 1 they are not fitted: opacity alone
-is more precise.
+A watermark laid on in another color than its file's also has a per-channel gain. Each gain has an instrument of its
+own, `t grad(a c / k)`, and all four unknowns are solved for together. Gains that seem to be 1 are not fitted, because
+fitting opacity alone is more precise.
 
-JPEG and interpolation weaken a mark's finest edges, and gradients of pixel against pixel then give an opacity that is
-too low. Blurred a little they do not, but are less precise: they serve where that may be so.
+JPEG and interpolation weaken a watermark's finest edges, and pixel-to-pixel gradients then give too low an opacity.
+Slightly blurred gradients do not, but they are less precise, so they are used only when the edges may be weakened.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ from training.keyed.locate import blur
 from training.keyed.traced import INTEGER, NUMBER, once
 
 _LOWEST, _HIGHEST = 0.15, 1.02
-_NOISE = 1.5 / 255.0  # of a picture's gradients, from rounding
-_LOW_PASS = 6.0
-_SOME, _MORE = 2048, 16384  # pixels that are enough to come near, and nearer
+_NOISE = 1.5 / 255.0  # noise of an image's gradients, from rounding
+_LOW_PASS = 6.0  # standard deviation in pixels
+_SOME, _MORE = 2048, 16384  # pixels that are enough for a first estimate, and for a better one
 _STEPS, _LAST_STEPS, _BLURRED_STEPS = 8, 2, 2
 _LONGEST_WAY = 3.0
 _CONVERGED = 1e-4
 _BLUR = np.outer([1, 2, 3, 2, 1], [1, 2, 3, 2, 1]).astype(np.float32) / 81.0
 _JOINT_STEPS, _PRIOR, _MOST_GAIN = 4, 1e-5, 3.0
-# Share of the weighted squares that a gain must explain: up to 0.0023 without any, above 0.005 for (0.9, 1, 0.75).
+# Minimum share of the weighted squares that a gain must explain. Without a gain the share is up to 0.0023, with one of
+# (0.9, 1, 0.75) it is above 0.005.
 _EXPLAINED = 0.003
-LEAST_GAIN = 0.04  # of a white mark; JPEG alone shifts what is measured by almost so much
+LEAST_GAIN = 0.04  # for a white watermark; JPEG alone shifts the measured gain by almost as much
 
 
 def _planes(x: tf.Tensor) -> tf.Tensor:
-    """`[H, W, C]` to `[C, H, W]`: parts of planes are whole rows, and what channels share is multiplied in runs."""
+    """`[H, W, C]` to `[C, H, W]`, so that slices are whole rows and per-pixel factors multiply contiguous values."""
     return tf.transpose(x, [2, 0, 1])
 
 
 def _low_pass(picture: tf.Tensor, layer: tf.Tensor, opacity: tf.Tensor) -> tf.Tensor:
-    """What lies beneath the mark, without its details: float32 `[3, H, W]`."""
+    """Returns the image beneath the watermark, without its details: float32 `[3, H, W]`."""
     inverted = tf.clip_by_value(_parts(picture, layer, opacity)[4:], 0.0, 1.0)
     trust = tf.square(transmission(layer[3:], opacity))
     blurred = blur(tf.concat([inverted * trust, trust], axis=0), _LOW_PASS)
@@ -58,7 +59,7 @@ def _low_pass(picture: tf.Tensor, layer: tf.Tensor, opacity: tf.Tensor) -> tf.Te
 
 
 class _Parts(NamedTuple):
-    """What an opacity makes of pixels: float32 `[7, ...]`, the layer by the transmission, and the inverted picture."""
+    """Pixels and their neighbors at one opacity, each float32 `[7, ...]`: layer / transmission, then inverted image."""
 
     here: tf.Tensor
     right: tf.Tensor
@@ -70,7 +71,7 @@ def _parts(picture: tf.Tensor, layer: tf.Tensor, opacity: tf.Tensor) -> tf.Tenso
 
 
 class _Seen(NamedTuple):
-    """A window `[C, H, W]`: the picture, its low-pass, and the layer over it."""
+    """A window `[C, H, W]`: the image, its low-pass, and the layer over it."""
 
     picture: tf.Tensor
     beneath: tf.Tensor
@@ -78,7 +79,7 @@ class _Seen(NamedTuple):
 
     @property
     def low_pass(self) -> tf.Tensor:
-        """Float32 `[3, H - 1, W - 1]`: the last row and column have no neighbours."""
+        """Float32 `[3, H - 1, W - 1]`: the last row and column lack neighbors."""
         return self.beneath[:, :-1, :-1]
 
     @property
@@ -87,24 +88,24 @@ class _Seen(NamedTuple):
         return self.layer[3:, :-1, :-1]
 
     def parts(self, opacity: tf.Tensor) -> _Parts:
-        """Of all pixels but the last row and column."""
+        """Returns the parts of all pixels but the last row and column."""
         parts = _parts(self.picture, self.layer, opacity)
         return _Parts(parts[:, :-1, :-1], parts[:, :-1, 1:], parts[:, 1:, :-1])
 
     def edges(self) -> tf.Tensor:
-        """Indices of the pixels that have something to say, those at which the mark has an edge: int32 `[N]`."""
+        """Returns the indices of the pixels at the watermark's edges, the only informative ones: int32 `[N]`."""
         here, right, below = self.layer[:, :-1, :-1], self.layer[:, :-1, 1:], self.layer[:, 1:, :-1]
         has_edge = tf.reduce_any((right != here) | (below != here), axis=0)
         index = tf.where(tf.reshape(tf.pad(has_edge, [[0, 1], [0, 1]]), [-1]))[:, 0]
         return tf.cast(index, tf.int32)
 
     def with_gain(self, gain: tf.Tensor) -> _Seen:
-        """The same, with the layer's colour times a gain."""
+        """Multiplies the layer's color by a gain."""
         return self._replace(layer=_times(self.layer, gain))
 
 
 class _Marked(NamedTuple):
-    """Pixels `[C, N]`, and their neighbours to the right and below."""
+    """Pixels `[C, N]`, and their neighbors to the right and below."""
 
     low_pass: tf.Tensor
     pictures: tuple[tf.Tensor, tf.Tensor, tf.Tensor]
@@ -112,7 +113,7 @@ class _Marked(NamedTuple):
 
     @classmethod
     def of(cls, seen: _Seen, index: tf.Tensor) -> _Marked:
-        """Those of some indices, see `_Seen.edges`."""
+        """Picks the pixels with the given indices, such as those of `_Seen.edges`."""
 
         def pick(x: tf.Tensor, beside: tf.Tensor | int) -> tf.Tensor:
             return tf.gather(tf.reshape(x, [x.shape[0], -1]), index + beside, axis=1)
@@ -127,26 +128,26 @@ class _Marked(NamedTuple):
         return self.layers[0][3:]
 
     def parts(self, opacity: tf.Tensor) -> _Parts:
-        """Of all of them."""
+        """Returns the parts of all pixels."""
         return _Parts(*(_parts(picture, layer, opacity) for picture, layer in zip(self.pictures, self.layers)))
 
     def with_gain(self, gain: tf.Tensor) -> _Marked:
-        """The same, with the layer's colour times a gain."""
+        """Multiplies the layer's color by a gain."""
         return self._replace(layers=tuple(_times(layer, gain) for layer in self.layers))
 
 
 def _times(layer: tf.Tensor, gain: tf.Tensor) -> tf.Tensor:
-    """A layer `[4, ...]` with its colour times a gain `[3]`."""
+    """Multiplies the color of a layer `[4, ...]` by a gain `[3]`."""
     return layer * tf.reshape(tf.concat([gain, [1.0]], axis=0), [4] + [1] * (len(layer.shape) - 1))
 
 
 class _Slopes(NamedTuple):
-    """Along x and y, of each colour, `[6, ...]`; times the transmission, so that rounding counts the same everywhere.
+    """Gradients along x and y of each color, `[6, ...]`, times the transmission, so that rounding counts equally.
 
     Attributes:
       edges: Z.
-      found: the inverted picture's gradients.
-      of_color: the part of Z that is the canvas's colour.
+      found: the inverted image's gradients.
+      of_color: the part of Z that comes from the canvas's color.
     """
 
     edges: tf.Tensor
@@ -167,15 +168,15 @@ def _slopes(seen: _Seen | _Marked, opacity: tf.Tensor, is_blurred: bool) -> _Slo
 
 
 def _blurred(planes: tf.Tensor) -> tf.Tensor:
-    """Fields `[C, H, W]`, blurred by a standard deviation of 1.2 pixels, without the border.
+    """Blurs fields `[C, H, W]` by a standard deviation of 1.2 pixels, and drops the border.
 
-    Of every other row and column: those between would say the same again.
+    Only every other row and column is kept; those in between would repeat the same information.
     """
     return tf.nn.conv2d(planes[..., None], _BLUR[..., None, None], 2, "VALID")[..., 0]
 
 
 def _root(seen: _Seen | _Marked, start: tf.Tensor, steps: tf.Tensor, is_blurred: bool) -> tf.Tensor:
-    """Reweighted least squares goes too short a way each time; how far is right, the last two changes tell."""
+    """Solves for the opacity. Steps of reweighted least squares are too short; the last two say how far to go."""
 
     def step(
         number: tf.Tensor, opacity: tf.Tensor, last: tf.Tensor, last_change: tf.Tensor, _: tf.Tensor
@@ -206,7 +207,7 @@ class Fit(NamedTuple):
 
     Attributes:
       opacity: float32 scalar, 0.15 to 1.
-      gain: float32 `[3]`, what its red, green and blue were multiplied with.
+      gain: float32 `[3]`, the factors of its red, green and blue.
     """
 
     opacity: tf.Tensor
@@ -217,20 +218,20 @@ FIT = Fit(NUMBER, tf.TensorSpec([3], tf.float32))
 
 
 def gained(layer: tf.Tensor, gain: tf.Tensor) -> tf.Tensor:
-    """A premultiplied layer `[..., 4]` with its colour times a gain `[3]`."""
+    """Multiplies the color of a premultiplied layer `[..., 4]` by a gain `[3]`."""
     return layer * tf.concat([gain, [1.0]], axis=0)
 
 
 def _jointly(seen: _Seen | _Marked, start: Fit, steps: tf.Tensor, is_blurred: bool) -> tuple[Fit, tf.Tensor]:
-    """Fits the gain together with the opacity: the moments are those of four unknowns.
+    """Fits the opacity and the three gains together.
 
-    Returns the fit, and what share of the weighted squares the last step explained, float32 scalar.
+    Returns the fit, and the share of the weighted squares that the last step explained, float32 scalar.
     """
 
     def step(number: tf.Tensor, fitted: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         slopes = _slopes(seen.with_gain(fitted[1:]), fitted[0], is_blurred)
         edges, found, of_color = (tf.reshape(x, [2, 3, -1]) for x in slopes)
-        # With the opacity all channels change, with a gain its own.
+        # The opacity changes all channels, a gain only its own.
         of_gain = of_color * (fitted[0] / fitted[1:])[:, None]
         weight = tf.math.rsqrt(tf.square(found) + _NOISE**2)
 
@@ -241,7 +242,7 @@ def _jointly(seen: _Seen | _Marked, start: Fit, steps: tf.Tensor, is_blurred: bo
         first = tf.concat([tf.reduce_sum(moments(edges, edges))[None], mixed], axis=0)
         others = tf.concat([mixed[:, None], tf.linalg.diag(moments(of_gain, of_gain))], axis=1)
         normal = tf.concat([first[None], others], axis=0)
-        normal += (_PRIOR * tf.linalg.trace(normal) + 1e-9) * tf.eye(4)  # a black mark's colour has no gain
+        normal += (_PRIOR * tf.linalg.trace(normal) + 1e-9) * tf.eye(4)  # the gain of a black watermark is undefined
         answer = tf.concat([tf.reduce_sum(moments(edges, found))[None], moments(of_gain, found)], axis=0)
         change = tf.linalg.solve(normal, answer[:, None])[:, 0]
         explained = tf.reduce_sum(answer * change) / (tf.reduce_sum(moments(found, found)) + 1e-9)
@@ -260,16 +261,16 @@ _jointly_smooth = once(functools.partial(_jointly, is_blurred=True), SEEN, FIT, 
 def fit(
     picture: tf.Tensor, layer: tf.Tensor, start: tf.Tensor | float = 0.9, is_exact: tf.Tensor | bool = False
 ) -> Fit:
-    """Fits the opacity of a located canvas, and the gain of its colour where it clearly has one.
+    """Fits the opacity of a located canvas, and the gain of its color if it clearly has one.
 
     Args:
       picture: float32 `[H, W, 3]` in 0..1.
-      layer: float32 `[H, W, 4]`, premultiplied colour and alpha where the canvas lies over it.
-      start: float32 scalar, about what the opacity is.
-      is_exact: whether the picture was not saved as a JPEG after, and the layer lies on whole pixels.
+      layer: float32 `[H, W, 4]`, premultiplied color and alpha of the canvas where it lies over the image.
+      start: float32 scalar, a rough opacity.
+      is_exact: whether the layer lies on whole pixels and the image was not saved as a JPEG afterwards.
 
     Returns:
-      Opacity, and a gain of exactly 1 unless it clearly changes the colour, by `LEAST_GAIN` of white's at least.
+      The opacity, and a gain that is exactly 1 unless it clearly changes the color, by more than `LEAST_GAIN` of white.
     """
     start = tf.clip_by_value(start, _LOWEST, _HIGHEST)
     planes = _planes(picture), _planes(layer)
@@ -288,7 +289,7 @@ def fit(
     )
     plain = Fit(tf.minimum(1.0, opacity), tf.ones([3]))
 
-    # A gain matters as far as it changes the colour: that of a dark channel is anything, and means nothing.
+    # A gain counts by how much it changes the color: the gain of a dark channel is arbitrary.
     alpha = tf.maximum(layer[..., 3:], 0.1)
     color = tf.reduce_max(layer[..., :3] / alpha, axis=[0, 1])
 
@@ -298,7 +299,7 @@ def fit(
     def with_gain() -> Fit:
         sharp, _ = _jointly_sharp(marked(), plain, _JOINT_STEPS)
         smooth, _ = _jointly_smooth(seen, sharp, _BLURRED_STEPS)
-        # Over a ground of one brightness any opacity will do, with a gain to it.
+        # Over a background of one brightness, any opacity fits with some gain.
         _, explained = _jointly_smooth(seen, plain, 1)
         changed, apart = change(smooth.gain, 1.0), change(sharp.gain, smooth.gain)
         joint = tf.cond(apart < LEAST_GAIN / 2.0, lambda: sharp, lambda: smooth)
@@ -306,6 +307,6 @@ def fit(
         is_clear = (changed > LEAST_GAIN) & (apart < changed / 2.0) & (explained > _EXPLAINED)
         return tf.cond(is_clear, lambda: joint, lambda: plain)
 
-    # A single step costs little, and tells whether it is worth more.
+    # A single step is cheap, and tells whether the full fit is worth it.
     at_first, _ = _jointly_sharp(marked(_MORE), plain, 1)
     return tf.cond(change(at_first.gain, 1.0) > LEAST_GAIN / 2.0, with_gain, lambda: plain)

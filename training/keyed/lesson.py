@@ -1,8 +1,8 @@
-"""What the repair network reads, and what it learns from: many marks, inverted almost rightly.
+"""The repair network's input, and its training examples: many watermarks, inverted almost correctly.
 
-A mark is laid over a clean crop, and then happens to it what happens to pictures, such as being saved as a JPEG. The
-layer that is handed to the inversion is the true one but for what locating and fitting get wrong: a fraction of a pixel
-and a little of the opacity, in some of the crops.
+A watermark is laid over a clean crop, which then suffers what images suffer, such as being saved as a JPEG. The layer
+used for the inversion is the true one, except that some crops get the errors of locating and fitting: a fraction of a
+pixel, and a little of the opacity.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from training.keyed.blend import OPAQUE, invert, transmission
 
 
 def repair_input(picture: tf.Tensor, layer: tf.Tensor, opacity: tf.Tensor | float = 1.0) -> tf.Tensor:
-    """Puts together what the repair network reads.
+    """Builds the repair network's input.
 
     Args:
-      picture: float32 `[..., 3]` in 0..1, with the mark.
-      layer: float32 `[..., 4]`, premultiplied colour and alpha where the canvas lies over it.
-      opacity: float32 scalar, that it was laid on with.
+      picture: float32 `[..., 3]` in 0..1, with the watermark.
+      layer: float32 `[..., 4]`, premultiplied color and alpha of the canvas where it lies over the image.
+      opacity: float32 scalar, the opacity it was laid on with.
 
     Returns:
-      float32 `[..., 8]` in 0..1: the inverted picture; the picture; the mark's alpha times its opacity; the confidence:
-      1 where nothing amplifies noise, falling with the logarithm of the amplification to 0 where the mark is opaque.
+      float32 `[..., 8]` in 0..1: the inverted image (3), the image (3), the watermark's alpha times its opacity, and a
+      confidence: 1 where inversion does not amplify noise, falling with the logarithm of the amplification to 0 where
+      the watermark is opaque.
     """
     alpha = opacity * layer[..., 3:]
     shows = transmission(alpha, 1.0)
@@ -36,7 +37,7 @@ def repair_input(picture: tf.Tensor, layer: tf.Tensor, opacity: tf.Tensor | floa
 
 
 def _moved(layer: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
-    """Layers `[N, H, W, 4]` moved by less than a pixel, `[N, 2]`, with linear interpolation; borders are repeated."""
+    """Moves layers `[N, H, W, 4]` by less than a pixel, `[N, 2]`, with linear interpolation; repeats the border."""
     for axis in (1, 2):
         by = tf.reshape(shift[:, axis - 1], [-1, 1, 1, 1])
         padding = [[0, 0] if other != axis else [1, 1] for other in range(4)]
@@ -48,19 +49,19 @@ def _moved(layer: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
 
 
 def keyed_source(spec: str, config: ml_collections.ConfigDict) -> corruption.Corruption:
-    """Makes the function from clean crops to what the repair network reads.
+    """Makes the function from clean crops to the repair network's input.
 
     Args:
-      spec: of the overlays: `watermark` with the normal blend, one or several; see `training.corruption.spec`.
-      config: `after`, the spec of what happens to an overlaid picture; `misfit`, the share of the crops whose layer is
-        not quite right; `shift`, by how many pixels at most; `opacity_error`, by what share of it at most.
+      spec: a corruption spec of one or several `watermark`s with the normal blend; see `training.corruption.spec`.
+      config: `after`, the corruption spec applied to an overlaid image; `misfit`, the share of crops with an inexact
+        layer; `shift`, its largest shift in pixels; `opacity_error`, its largest relative error of the opacity.
 
     Returns:
-      `source(clean, seeds) -> (source, alpha)`, a `Corruption` but for `source`: float32 `[N, H, W, 8]`, see
-      `repair_input`.
+      `source(clean, seeds) -> (source, alpha)`, a `Corruption` except that `source` is float32 `[N, H, W, 8]`, as
+      `repair_input` returns it.
 
     Raises:
-      UserError: a spec, or a file it names, that cannot be used.
+      UserError: a spec, or a file that it names, cannot be used.
     """
     overlay, after = corruption.build_layer(spec), corruption.build(config.after or "clean")
 

@@ -1,15 +1,15 @@
-"""Where a known canvas lies in a picture: a matched filter that knows how a blend changes gradients.
+"""Locates a known canvas in an image, by a matched filter that knows how a blend changes gradients.
 
-The blend adds `t (grad(a c) - y grad(a))` to the picture's gradient: its sign and size depend on what lies beneath,
-so a fixed edge template misses coloured and dark marks. With the picture's low-pass L for y, and gradients whitened by
-their local strength s, `g = clip(grad(x) / s) / s`, the filter's answer at an offset d is
+The blend adds `t (grad(a c) - y grad(a))` to the image's gradient. Its sign and size depend on what lies beneath, so a
+fixed edge template misses colored and dark watermarks. The filter takes the image's low-pass L for y, and whitens
+gradients by their local strength s, `g = clip(grad(x) / s) / s`. Its response at an offset d is
 
     num(d) = sum (grad(a c) - L grad(a))(p - d) . g(p)
     den(d) = sum |grad(a c) - L grad(a)|^2(p - d) / s(p)^2
     score  = num / sqrt(den)
 
-over channels and pixels, sums that FFTs compute for all offsets at once. On pictures without the canvas scores are
-those of noise, a few units.
+summed over channels and pixels; FFTs compute the sums for all offsets at once. Images without the canvas score as
+noise does, a few units.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ import tensorflow as tf
 
 from training.keyed.canvas_features import CanvasFeatures, gradients
 
-_LOW_PASS = 12.0  # standard deviation in pixels of the full resolution
-_STRENGTH = 6.0  # likewise, of the neighbourhood that gradients are compared with
-_FINEST = 3.0  # standard deviation in samples that a blur is computed with, where that saves resolution
-_NOISE = 2.0 / 255.0  # added to a gradient's local strength: flat areas are not infinitely sure
-_CLIP = 3.0  # a natural edge counts no more than this many times its neighbourhood
-# Share of the largest energy that is added to each: an offset where little of the mark shows needs more evidence.
+_LOW_PASS = 12.0  # standard deviation of the low-pass, in pixels at full resolution
+_STRENGTH = 6.0  # standard deviation of the neighborhood that sets a gradient's local strength, in such pixels
+_FINEST = 3.0  # minimum standard deviation in samples: wider blurs are computed at as low a resolution as this allows
+_NOISE = 2.0 / 255.0  # added to the local strength of gradients, so that flat areas do not divide by zero
+_CLIP = 3.0  # a natural edge counts at most this many times its neighborhood
+# Share of the largest energy that is added to each: an offset where little of the watermark shows needs more evidence.
 DAMPING = 0.05
 _FFT_MULTIPLE = 32
 _BESIDE = 4
 
 
 class PictureFields(NamedTuple):
-    """Pictures as the filter sees them; what is combined comes first, so that combining is a product of two matrices.
+    """Images as the filter sees them. The axis to mix comes first, so that mixing is one matrix product.
 
     Attributes:
-      gradients: float32 `[4, B, 2, H, W]`, along x and y, what `grad(a), grad(a c)` are multiplied with: `-sum_ch g L`,
-        then g per channel.
-      products: float32 `[7, B, H, W]`, the same for the products of `CanvasFeatures`.
+      gradients: float32 `[4, B, 2, H, W]`, along x and y, the factors of `grad(a), grad(a c)`: `-sum_ch g L`, then g
+        per channel.
+      products: float32 `[7, B, H, W]`, the factors of the products of `Spanning`.
       low_pass: float32 `[3, B, H, W]`, L.
       inverse_power: float32 `[B, H, W]`, `1 / s^2`.
     """
@@ -49,13 +49,13 @@ class PictureFields(NamedTuple):
 
 
 def blur(planes: tf.Tensor, stddev: tf.Tensor | float) -> tf.Tensor:
-    """Gaussian blur over what lies inside the picture, not over a border of zeros.
+    """Gaussian blur that averages over pixels inside the image alone, not over a border of zeros.
 
-    A wide blur is computed at a fraction of the resolution, where it is all but the same.
+    A wide blur is computed at a fraction of the resolution, which gives almost the same result.
 
     Args:
       planes: float32 `[..., H, W]`.
-      stddev: pixels.
+      stddev: in pixels.
 
     Returns:
       float32 of the same shape.
@@ -65,16 +65,16 @@ def blur(planes: tf.Tensor, stddev: tf.Tensor | float) -> tf.Tensor:
     factor = tf.maximum(1.0, tf.floor(stddev / _FINEST))
 
     def weights(length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """float32 `[count, length]`, and the count; the coarse samples lie where resizing takes them to lie."""
+        """Returns float32 `[count, length]` and the count; coarse samples lie where resizing expects them."""
         length = tf.cast(length, tf.float32)
         count = tf.math.ceil(length / factor)
         at, middles = tf.range(length) + 0.5, (tf.range(count) + 0.5) * (length / count)
         kernel = tf.exp(-0.5 * tf.square((tf.expand_dims(middles, 1) - at) / stddev))
         return kernel / tf.reduce_sum(kernel, axis=1, keepdims=True), tf.cast(count, tf.int32)
 
-    # Products of two matrices: for so few planes they are many times as fast as depthwise convolutions. And not one
-    # of a stack of matrices with a single one: oneDNN in TensorFlow 2.21 writes beyond its memory there on processors
-    # with AVX-512 (tensorflow#117700).
+    # Matrix products, which for so few planes are many times as fast as depthwise convolutions. Both factors have rank
+    # 2: oneDNN in TensorFlow 2.21 writes out of bounds in the product of a stack of matrices with a single one, on
+    # processors with AVX-512 (tensorflow#117700).
     (down, rows), (across, columns) = weights(height), weights(width)
     small = tf.matmul(tf.reshape(planes, [-1, width]), across, transpose_b=True)
     small = tf.transpose(tf.reshape(small, [-1, height, columns]), [0, 2, 1])
@@ -85,24 +85,24 @@ def blur(planes: tf.Tensor, stddev: tf.Tensor | float) -> tf.Tensor:
 
 
 def _spectrum(planes: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """The Fourier transform of float32 `[..., H, W]`, filled up with zeros to a size, int32 `[2]`."""
+    """Fourier transform of float32 `[..., H, W]`, zero-padded to `size`, int32 `[2]`."""
     missing = tf.pad((size - tf.shape(planes)[-2:])[:, None], [[len(planes.shape) - 2, 0], [1, 0]])
-    # What `tf.signal.rfft2d` makes of it has many times the operations, and the graph's size is what loading it costs.
+    # `tf.signal.rfft2d` would add many times the operations, and the time to load a graph grows with its size.
     return tf.raw_ops.RFFT2D(input=tf.pad(planes, missing), fft_length=size)
 
 
 def picture_fields(
     pictures: tf.Tensor, shrunk_by: tf.Tensor | float = 1.0, counts: tf.Tensor | None = None
 ) -> PictureFields:
-    """Computes what the filter needs of pictures.
+    """Computes what the filter needs to know about images.
 
     Args:
       pictures: float32 `[B, H, W, 3]` in 0..1.
-      shrunk_by: pixels of the full resolution that a pixel of these stands for, along a side.
-      counts: float32 `[B, H, W]`, 0 for pixels that are to be left out, else 1; None: all count.
+      shrunk_by: factor along each side by which the images were shrunk.
+      counts: float32 `[B, H, W]`, 0 for pixels to leave out, else 1; None if all count.
     """
     shrunk_by = tf.cast(shrunk_by, tf.float32)
-    # Planes, because everything after is summed over channels or handed to FFTs.
+    # Channels first, because everything below sums over channels or goes to FFTs.
     x = tf.transpose(pictures, [3, 0, 1, 2])
     low_pass = blur(x, _LOW_PASS / shrunk_by)
     of_picture = gradients(x)
@@ -123,10 +123,10 @@ def picture_fields(
 
 
 def expected_gradients(fields: PictureFields, layer: tf.Tensor) -> tf.Tensor:
-    """What a fully opaque canvas would add to one picture's gradients, float32 `[3, 2, H, W]`: along x, and along y.
+    """Returns what a fully opaque canvas would add to one image's gradients along x and y, float32 `[3, 2, H, W]`.
 
     Args:
-      fields: of one picture.
+      fields: fields of one image.
       layer: the premultiplied canvas over it, float32 `[H, W, 4]`.
     """
     of_layer = gradients(tf.transpose(layer, [2, 0, 1]))
@@ -137,8 +137,8 @@ class Spectra(NamedTuple):
     """Conjugate Fourier transforms of a canvas's fields.
 
     Attributes:
-      gradients: complex64 `[R, 1, 2, P, Q / 2 + 1]`, of those of `CanvasFeatures`.
-      products: complex64 `[V, 1, P, Q / 2 + 1]`.
+      gradients: complex64 `[R, 1, 2, P, Q / 2 + 1]`, of `CanvasFeatures.gradients`.
+      products: complex64 `[V, 1, P, Q / 2 + 1]`, of `CanvasFeatures.products`.
       size: int32 `[2]`, (P, Q).
     """
 
@@ -148,13 +148,13 @@ class Spectra(NamedTuple):
 
 
 def spectra(canvas: CanvasFeatures, picture_size: tf.Tensor, nested: tf.Tensor | bool = False) -> Spectra:
-    """Transforms a canvas for pictures of one size.
+    """Transforms a canvas for images of one size.
 
     Args:
-      canvas: at the pictures' resolution.
-      picture_size: int32 `[2]`, their height and width.
-      nested: whether only offsets matter at which one lies inside the other, but for `_BESIDE` pixels, along both axes:
-        the transforms are smaller then, and at other offsets mean nothing.
+      canvas: fields at the images' resolution.
+      picture_size: int32 `[2]`, the images' height and width.
+      nested: whether only those offsets matter at which, along each axis, one lies inside the other to within `_BESIDE`
+        pixels. The transforms are smaller then, and scores at other offsets are meaningless.
     """
     shape = tf.shape(canvas.products)[1:]
     size = tf.where(nested, tf.maximum(shape, picture_size) + _BESIDE, shape + picture_size)
@@ -169,13 +169,13 @@ def score_map(fields: PictureFields, canvas: CanvasFeatures, transformed: Spectr
     """Scores every offset of a canvas.
 
     Args:
-      fields: of the pictures.
-      canvas: at the pictures' resolution.
-      transformed: of the canvas, for pictures of this size; None: computed here.
+      fields: fields of the images.
+      canvas: fields at the images' resolution.
+      transformed: the canvas's spectra for images of this size; None to compute them here.
 
     Returns:
-      float32 `[B, P, Q]`, `Spectra.size`: the score with the canvas's top left corner at pixel `(i - 1, j - 1)`,
-      negative offsets being counted from the end, as FFTs have it.
+      float32 `[B, P, Q]`, where (P, Q) is `Spectra.size`. Element (i, j) is the score with the canvas's top left corner
+      at pixel `(i + 1, j + 1)`; negative offsets count from the end, as in FFTs.
     """
     of_canvas = spectra(canvas, tf.shape(fields.inverse_power)[1:]) if transformed is None else transformed
 
@@ -195,16 +195,16 @@ def score_map(fields: PictureFields, canvas: CanvasFeatures, transformed: Spectr
 def best_offset(
     scores: tf.Tensor, picture_size: tf.Tensor, canvas: CanvasFeatures, nested: tf.Tensor | bool = False
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Finds the highest score per picture.
+    """Finds the highest score per image.
 
     Args:
-      scores: see `score_map`.
-      picture_size: int32 `[2]`, the pictures' height and width.
-      canvas: whose offsets they are.
-      nested: see `spectra`; other offsets are passed over.
+      scores: float32 `[B, P, Q]`, from `score_map`.
+      picture_size: int32 `[2]`, the images' height and width.
+      canvas: fields of the canvas that was scored.
+      nested: as given to `spectra`; other offsets are ignored.
 
     Returns:
-      The scores, float32 `[B]`, and where the canvas's top left corner lies, int32 `[B, 2]`.
+      The scores, float32 `[B]`, and the canvas's top left corners, int32 `[B, 2]`.
     """
     size = tf.shape(scores)[1:]
     spare = picture_size - tf.shape(canvas.products)[1:]
@@ -212,7 +212,7 @@ def best_offset(
     lasts = tf.unstack(tf.where(nested, tf.maximum(spare, 0) + _BESIDE, picture_size))
     height, width = tf.unstack(size)
 
-    def offsets(length: tf.Tensor, last: tf.Tensor) -> tf.Tensor:  # the negative ones are counted from the end
+    def offsets(length: tf.Tensor, last: tf.Tensor) -> tf.Tensor:  # negative ones count from the end
         index = tf.range(length)
         return tf.where(index > last, index - length, index)
 
@@ -221,4 +221,4 @@ def best_offset(
     scores = tf.reshape(tf.where(counts, scores, tf.float32.min), [-1, height * width])
     index = tf.argmax(scores, axis=1, output_type=tf.int32)
     found = tf.stack([tf.gather(rows, index // width), tf.gather(columns, index % width)], axis=1)
-    return tf.reduce_max(scores, axis=1), found + 1  # the padding of the canvas moves it by a pixel
+    return tf.reduce_max(scores, axis=1), found + 1  # the canvas's padding shifts it by a pixel

@@ -1,4 +1,4 @@
-"""A canvas in a picture's frame: moved, scaled and turned to where it was found."""
+"""Brings a canvas into an image's frame: moved, scaled and rotated to where it was found."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from training.keyed.traced import BOOL, LAYER, NUMBER, SIZE, once
 
 
 def turned(points: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
-    """Points `[..., 2]`, (y, x), turned about the origin, counter-clockwise on a screen, where y points down.
+    """Rotates points `[..., 2]`, (y, x), about the origin, counterclockwise on a screen, where y points down.
 
-    Angles, radians, are broadcast against `[...]`.
+    Angles, in radians, are broadcast against `[...]`.
     """
     sine, cosine = tf.sin(angle), tf.cos(angle)
     y, x = tf.unstack(points, axis=-1)
@@ -23,12 +23,13 @@ def turned(points: tf.Tensor, angle: tf.Tensor) -> tf.Tensor:
 class Placement(NamedTuple):
     """Where a canvas lies.
 
-    A canvas point c, pixels from its top left corner, appears in the picture at `corner + scale R(rotation) c`.
+    A canvas point c, in pixels from the canvas's top left corner, appears in the image at
+    `corner + scale R(rotation) c`.
 
     Attributes:
       corner: float32 `[2]`, (y, x) of the canvas's top left corner, pixels.
-      scale: float32 scalar, a picture's pixels to a canvas's.
-      rotation: float32 scalar, radians, counter-clockwise as seen on a screen.
+      scale: float32 scalar, image pixels per canvas pixel.
+      rotation: float32 scalar, radians, counterclockwise on a screen.
     """
 
     corner: tf.Tensor
@@ -36,15 +37,15 @@ class Placement(NamedTuple):
     rotation: tf.Tensor
 
     def picture_points(self, canvas_points: tf.Tensor) -> tf.Tensor:
-        """Where points of the canvas, float32 `[N, 2]`, appear."""
+        """Returns where canvas points, float32 `[N, 2]`, appear in the image."""
         return self.corner + self.scale * turned(canvas_points, self.rotation)
 
     def canvas_points(self, picture_points: tf.Tensor) -> tf.Tensor:
-        """Which points of the canvas appear there, float32 `[N, 2]`."""
+        """Returns which canvas points, float32 `[N, 2]`, appear at points of the image."""
         return turned(picture_points - self.corner, -self.rotation) / self.scale
 
     def seen_from(self, corner: tf.Tensor) -> Placement:
-        """The same in a window of the picture whose top left pixel is `corner`."""
+        """Returns this placement in a window of the image with its top left pixel at `corner`."""
         return self._replace(corner=self.corner - tf.cast(corner, tf.float32))
 
 
@@ -52,12 +53,12 @@ PLACEMENT = Placement(tf.TensorSpec([2], tf.float32), NUMBER, NUMBER)
 
 
 def at_corner(corner: tf.Tensor) -> Placement:
-    """The canvas as it is, at `corner`."""
+    """Returns the placement of the unchanged canvas at `corner`."""
     return Placement(tf.cast(corner, tf.float32), tf.ones([]), tf.zeros([]))
 
 
 def _windowed(layer: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Whole pixels: rows and columns of the canvas, transparent outside of it."""
+    """Shifts by whole pixels: copies rows and columns of the canvas, transparent outside it."""
     extent = tf.shape(layer)
     for axis in (0, 1):
         index = tf.range(size[axis]) - corner[axis]
@@ -68,17 +69,17 @@ def _windowed(layer: tf.Tensor, corner: tf.Tensor, size: tf.Tensor) -> tf.Tensor
 
 
 def pixel_middles(size: tf.Tensor) -> tf.Tensor:
-    """Where the pixels of a picture have their middles, float32 `[H, W, 2]`, (y, x); `size` is int32 `[2]`."""
+    """Returns the centers of an image's pixels, float32 `[H, W, 2]`, (y, x); `size` is int32 `[2]`."""
     rows, columns = (tf.cast(tf.range(length), tf.float32) + 0.5 for length in tf.unstack(size))
     return tf.stack(tf.meshgrid(rows, columns, indexing="ij"), axis=-1)
 
 
 def bilinear(image: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-    """Samples float32 `[h, w, C]` at `[..., 2]`, (y, x) of pixels' middles; beyond the border it is repeated."""
+    """Samples float32 `[h, w, C]` at `[..., 2]`, (y, x), 0 being the first pixel's center; repeats the border."""
     width, pixels = tf.shape(image)[1], tf.reshape(image, [-1, image.shape[-1]])
     last = tf.cast(tf.shape(image)[:2] - 1, tf.float32)
     at = tf.clip_by_value(at, 0.0, last)
-    # Of an image that is one pixel wide, that pixel is its own neighbour.
+    # In an image one pixel wide, that pixel is its own neighbor.
     first = tf.maximum(0.0, tf.minimum(tf.floor(at), last - 1.0))
     weight_y, weight_x = tf.split(at - first, 2, axis=-1)
     row, column = tf.unstack(tf.cast(first, tf.int32), axis=-1)
@@ -94,7 +95,7 @@ def bilinear(image: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
 
 
 def _taps(at: tf.Tensor) -> list[tf.Tensor]:
-    """Weights of the samples from 1 before to 2 after, of points `at` in 0..1 from one to the next (Keys 1981)."""
+    """Returns cubic weights of the samples from 1 before to 2 after points `at`, 0..1 between samples (Keys 1981)."""
     square = tf.square(at)
     cube = square * at
     return [
@@ -106,7 +107,7 @@ def _taps(at: tf.Tensor) -> list[tf.Tensor]:
 
 
 def _bicubic(image: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-    """Likewise by cubic convolution, which keeps edges as sharp as editors do; 0..1."""
+    """Samples as `bilinear` does, but by cubic convolution, which keeps edges as sharp as image editors do; 0..1."""
     size, pixels = tf.shape(image), tf.reshape(image, [-1, image.shape[-1]])
     at = tf.clip_by_value(at, 0.0, tf.cast(size[:2] - 1, tf.float32))
     first = tf.floor(at)
@@ -123,7 +124,7 @@ def _bicubic(image: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
 
 
 def _antialiased(layer: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """The canvas at `scale` of its size, its corner staying where it is."""
+    """Scales the canvas, keeping its corner in place."""
     size = tf.cast(tf.math.ceil(scale * tf.cast(tf.shape(layer)[:2], tf.float32)), tf.int32)
     scaled = tf.raw_ops.ScaleAndTranslate(
         images=layer[None],
@@ -137,11 +138,11 @@ def _antialiased(layer: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
 
 
 def _seen_part(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tuple[tf.Tensor, Placement]:
-    """The part of a canvas that a picture shows, and a border: scaling all of a large one takes many times as long."""
+    """Crops a canvas to what an image shows of it plus a border: scaling a whole large canvas takes much longer."""
     corners = placement.canvas_points(
         tf.constant(list(itertools.product((0.0, 1.0), repeat=2))) * tf.cast(size, tf.float32)
     )
-    border = 4.0 + 4.0 / placement.scale  # the kernel's reach, and more
+    border = 4.0 + 4.0 / placement.scale  # more than the kernel's reach
     limit = tf.cast(tf.shape(layer)[:2], tf.float32)
     first = tf.clip_by_value(tf.floor(tf.reduce_min(corners, axis=0) - border), 0.0, limit - 1.0)
     last = tf.clip_by_value(tf.math.ceil(tf.reduce_max(corners, axis=0) + border), first + 1.0, limit)
@@ -151,27 +152,27 @@ def _seen_part(layer: tf.Tensor, placement: Placement, size: tf.Tensor) -> tuple
 
 
 def _sampled(layer: tf.Tensor, placement: Placement, size: tf.Tensor, is_sharp: tf.Tensor) -> tf.Tensor:
-    """Between pixels: the canvas is shrunk first, then moved and turned by interpolation, which enlarges it, too."""
+    """Places between pixels: shrinks the canvas if needed, then moves, rotates and enlarges it by interpolation."""
     layer, placement = _seen_part(layer, placement, size)
     shrunk_by = tf.minimum(placement.scale, 1.0)
     layer = tf.cond(shrunk_by == 1.0, lambda: layer, lambda: _antialiased(layer, shrunk_by))
-    border = 2  # what the kernels reach beyond a pixel
+    border = 2  # pixels that the kernels reach
     layer = tf.ensure_shape(tf.pad(layer, [[border, border], [border, border], [0, 0]]), [None, None, 4])
     at = placement.canvas_points(pixel_middles(size)) * shrunk_by + (border - 0.5)
     return tf.cond(is_sharp, lambda: _bicubic(layer, at), lambda: bilinear(layer, at))
 
 
 def laid(layer: tf.Tensor, placement: Placement, size: tf.Tensor, is_sharp: tf.Tensor | bool = False) -> tf.Tensor:
-    """Brings a canvas into a picture's frame.
+    """Brings a canvas into an image's frame.
 
     Args:
       layer: premultiplied canvas, float32 `[h, w, 4]`.
-      placement: where it lies.
-      size: int32 `[2]`, the picture's height and width.
-      is_sharp: whether to interpolate as sharply as marks are laid; it takes more time than finding one needs.
+      placement: where the canvas lies.
+      size: int32 `[2]`, the image's height and width.
+      is_sharp: whether to interpolate as sharply as editors lay watermarks; slower, and not needed for finding.
 
     Returns:
-      float32 `[H, W, 4]`; where the placement is of whole pixels, the canvas's own values.
+      float32 `[H, W, 4]`; the canvas's own values if it is unscaled, unrotated and on whole pixels.
     """
     whole = tf.round(placement.corner)
     is_whole = (placement.scale == 1.0) & (placement.rotation == 0.0) & tf.reduce_all(tf.equal(whole, placement.corner))
@@ -189,5 +190,5 @@ _laid_once = once(laid, LAYER, PLACEMENT, SIZE, BOOL)
 def over_picture(
     layer: tf.Tensor, placement: Placement, size: tf.Tensor, is_sharp: tf.Tensor | bool = False
 ) -> tf.Tensor:
-    """`laid`, as a function that the graph holds once."""
+    """Does what `laid` does, in a function that the graph holds once."""
     return _laid_once(layer, placement, size, is_sharp)

@@ -1,9 +1,9 @@
-"""A picture under a known canvas, restored: located, fitted, inverted, repaired.
+"""Restores images under a known canvas: locates it, fits its opacity, inverts the blend and repairs what is left.
 
     restore = KeyedRestorer(rgba)
     restore(pictures)["restored"]
 
-Where the canvas is not found, the picture comes back untouched, and so does every pixel that it leaves uncovered.
+An image without the canvas comes back untouched, and so does every pixel that the canvas does not cover.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from training.keyed.quantised import was_saved_as_jpeg
 from training.keyed.traced import BOOL, PIXELS, once
 from training.run.exportable import Exportable
 
-# Scales and degrees of rotation that are searched where the canvas is not found as it is.
+# Scales and degrees of rotation to search if the unchanged canvas is not found.
 SCALES, DEGREES = (0.5, 2.0), (-3.0, 3.0)
-_TILE = 1024  # pixels a side
-_AROUND = 64  # pixels that repair sees around what it is to repair: less than its halo, and enough
-# A little above the 0.02 from which a pixel counts as covered: the opacity is not known to the last digit, and pixels
-# that count as uncovered are left alone.
+_TILE = 1024  # pixels per side
+_AROUND = 64  # pixels of context around what is to be repaired: less than the network's halo, but enough
+# Alpha above which pixels are restored. A little above the 0.02 from which a pixel counts as covered, because the
+# opacity is not exact and uncovered pixels must stay as they are.
 _COVERED = 0.0205
-# Where less of the picture shows through, its rounding alone is amplified to as much as repair gets wrong.
+# Transmission below which even an exact inversion is repaired: the amplified rounding error is as large as repair's.
 _SHOWS_TOO_LITTLE = 0.06
-_FAINTEST = 0.16  # opacity of a mark; the fit goes no lower than 0.15
+_FAINTEST = 0.16  # fitted opacity at or below which a match is a false positive; the fit's floor is 0.15
 
 
 class _Layer(NamedTuple):
-    """A canvas over a picture: where it lies, how it was laid on, and whether inverting the blend needs no repair."""
+    """A canvas over an image: where it lies, how it was laid on, and whether inversion is exact, needing no repair."""
 
     placement: Placement
     fit: Fit
@@ -46,7 +46,7 @@ class _Layer(NamedTuple):
 
 
 def _bounds(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """First row and column of what is true in bool `[H, W]`, and the ones after the last: int32 `[2]` each."""
+    """Returns the first row and column that hold a true value of bool `[H, W]`, and one past the last: int32 `[2]`."""
     lines = [tf.cast(tf.where(tf.reduce_any(mask, axis=axis))[:, 0], tf.int32) for axis in (1, 0)]
     return tf.stack([line[0] for line in lines]), tf.stack([line[-1] + 1 for line in lines])
 
@@ -56,7 +56,7 @@ def _inverted(source: tf.Tensor) -> tf.Tensor:
 
 
 class KeyedRestorer:
-    """Restores pictures that carry one canvas."""
+    """Restores images that carry one known canvas."""
 
     def __init__(
         self,
@@ -65,33 +65,33 @@ class KeyedRestorer:
         scales: tuple[float, float] = SCALES,
         degrees: tuple[float, float] = DEGREES,
     ):
-        """Computes what the search needs of the canvas.
+        """Computes what the search needs to know about the canvas.
 
         Args:
           rgba: the canvas, uint8 `[h, w, 4]`, not transparent everywhere.
-          repair: a repair network; without one, what inversion leaves is left.
-          scales: lowest and highest that pictures may show the canvas at; (1, 1) where it is as it is.
-          degrees: likewise, of rotation.
+          repair: a repair network; without one, the inverted image is the result.
+          scales: lowest and highest scale of the canvas in an image; (1, 1) if it is never scaled.
+          degrees: lowest and highest rotation of the canvas in an image; (0, 0) if it is never rotated.
         """
         self._finder = Finder(rgba, scales, degrees)
         self._repair: Callable[[tf.Tensor], tf.Tensor] = repair.network if repair else _inverted
         self._stride = repair.stride if repair else 1
-        # Whole strides, so that the network sees a tile on the grid that it sees the picture on.
+        # Whole strides, so that tiles lie on the same grid as the whole image.
         self._halo = -(-repair.halo // repair.stride) * repair.stride if repair else 0
         self._around = min(self._halo, _AROUND)
         self._fit = once(self._fit, PIXELS, MATCH)
         self._without = once(self._without, PIXELS, _Layer(PLACEMENT, FIT, BOOL))
-        # Inlined: a tf.Session, which TF Serving is, cannot call a function from within two loops.
+        # Inlined, because a tf.Session, which TF Serving uses, cannot call a function from within two nested loops.
         self._tile = tf.function(self._tile, autograph=False)
         self.variables = self._finder.variables + (repair.network.variables if repair else [])
 
     def _fit(self, pixels: tf.Tensor, match: Match) -> _Layer:
-        """Fits in a window: it has enough edges, and the whole of a large picture would take too much memory."""
+        """Fits in a window: it has enough edges, and all of a large image would take too much memory."""
         placement = match.placement
         corner, size = window(placement, self._finder.size, tf.shape(pixels)[:2])
         seen = cropped(pixels, corner, size)
         layer = over_picture(self._finder.layer, placement.seen_from(corner), size, is_sharp=True)
-        # Between pixels, interpolation is not quite what the mark was laid with.
+        # Between pixels, our interpolation differs a little from the one the watermark was laid with.
         is_whole = (placement.scale == 1.0) & (placement.rotation == 0.0)
         is_whole &= tf.reduce_all(tf.equal(placement.corner, tf.round(placement.corner)))
         is_exact = is_whole & ~was_saved_as_jpeg(seen, match.opacity * layer[..., 3], corner)
@@ -99,7 +99,7 @@ class KeyedRestorer:
         return _Layer(placement, fitted, is_exact)
 
     def _tile(self, pixels: tf.Tensor, first: tf.Tensor, end_of_region: tf.Tensor, over: _Layer) -> tf.Tensor:
-        """One tile without the canvas, uint8 `[h, w, 3]`; `first` is its top left pixel."""
+        """Returns one tile without the canvas, uint8 `[h, w, 3]`; `first` is its top left pixel."""
         limit = tf.shape(pixels)[:2]
         last = tf.minimum(first + _TILE, end_of_region)
         start, end = tf.maximum(first - self._halo, 0), tf.minimum(last + self._halo, limit)
@@ -115,7 +115,7 @@ class KeyedRestorer:
         is_uncertain = ~over.is_exact | (own(transmission(alpha, 1.0)) < _SHOWS_TOO_LITTLE)
 
         def repaired(source: tf.Tensor, needed: tf.Tensor) -> tf.Tensor:
-            """The repair network's `own` part, computed about what is needed of it: a stamp is a small part of most."""
+            """Runs the repair network around the `needed` pixels alone: a stamp is a small part of most tiles."""
             first_needed, last_needed = _bounds(needed)
             from_ = tf.maximum(first_needed + inside - self._around, 0) // self._stride * self._stride
             to = tf.minimum(last_needed + inside + self._around, end - start)
@@ -142,7 +142,7 @@ class KeyedRestorer:
         return tf.cond(tf.reduce_any(is_covered), restored, lambda: own(seen))
 
     def _region(self, over: _Layer, picture_size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """What of a picture a canvas lies over: its first pixel, and the one after its last, int32 `[2]` each."""
+        """Returns the region that a canvas covers: its first pixel and the one after its last, int32 `[2]` each."""
         extent = tf.constant(tuple(self._finder.layer.shape[:2]), tf.float32)
         corners = over.placement.picture_points(tf.constant(list(itertools.product((0.0, 1.0), repeat=2))) * extent)
         limit = tf.cast(picture_size, tf.float32)
@@ -151,7 +151,7 @@ class KeyedRestorer:
         return first, tf.maximum(first + 1, tf.cast(tf.minimum(last, limit), tf.int32))
 
     def _without(self, pixels: tf.Tensor, over: _Layer) -> tf.Tensor:
-        """Takes a located canvas away, tile by tile, so that memory does not grow with the picture."""
+        """Removes a located canvas tile by tile, so that memory does not grow with the image."""
         first, last = self._region(over, tf.shape(pixels)[:2])
         rows, columns = tf.unstack(-(-(last - first) // _TILE))
 
@@ -193,7 +193,7 @@ class KeyedRestorer:
                 of_first = tf.where(found.count == 0, layer.fit.opacity, opacity)
                 return following, now, tf.ensure_shape(self._without(restored, layer), pixels.shape), of_first
 
-            # Whose edges agree with a mark, but on no opacity of one, is none.
+            # Edges match, but the fitted opacity is at its floor: a false positive.
             is_mark = layer.fit.opacity > _FAINTEST
             return tf.cond(is_mark, taken, lambda: (match._replace(score=tf.zeros([])), found, restored, opacity))
 
@@ -203,19 +203,19 @@ class KeyedRestorer:
         transform = tf.concat([first.placement.corner, [first.placement.scale, first.placement.rotation]], axis=0)
         return restored, found.count > 0, score, transform, opacity
 
-    @tf.autograph.experimental.do_not_convert  # it takes half the time of tracing, and nothing here needs it
+    @tf.autograph.experimental.do_not_convert  # autograph takes half the tracing time, and is not needed
     def __call__(self, pictures: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Restores pictures.
+        """Restores images.
 
         Args:
           pictures: uint8 `[N, H, W, 3]`.
 
         Returns:
-          restored: like `pictures`.
-          found: bool `[N]`, whether the canvas was found; where it was not, `restored` is the picture itself.
-          score: float32 `[N]`, how sure it is that the canvas is there.
-          transform: float32 `[N, 4]`, (dy, dx, scale, rotation in radians) of the canvas; of the first of several.
-          opacity: float32 `[N]`, likewise, 0 where the canvas was not found.
+          restored: uint8 `[N, H, W, 3]`.
+          found: bool `[N]`, whether the canvas was found; if not, `restored` is the input.
+          score: float32 `[N]`, how sure the match is.
+          transform: float32 `[N, 4]`, (dy, dx, scale, rotation in radians) of the canvas, or of the first copy found.
+          opacity: float32 `[N]`, of the canvas or the first copy found; 0 if not found.
         """
         one, number = tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([], tf.float32)
         signature = (one, tf.TensorSpec([], tf.bool), number, tf.TensorSpec([4], tf.float32), number)

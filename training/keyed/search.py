@@ -1,9 +1,10 @@
-"""Where a canvas of unknown scale and angle lies: every hypothesis is tried on a small picture.
+"""Locates a canvas of unknown scale and angle, by trying every combination of the two on a small image.
 
-Instead of the canvas the picture is scaled and turned, so that the canvas's fields are computed once. At an eighth of
-the canvas's resolution a mark's score falls to half its height for about 2 percent of scale or 2 degrees over 160
-canvas pixels to each side, and at a quarter for half as much. So a coarse search of all that is likely is followed by a
-finer one around its best; and where the canvas fills the picture only a window of the picture is searched.
+The image is scaled and rotated instead of the canvas, so that the canvas's fields are computed once. At an eighth of
+the canvas's resolution, a watermark's score falls by half when the scale is off by about 2 percent or the angle by 2
+degrees, over 160 canvas pixels to each side; at a quarter, when they are off by half as much. So a coarse search of the
+whole range is followed by a finer one around its best results. If the canvas fills the image, only a window of the
+image is searched.
 """
 
 from __future__ import annotations
@@ -17,33 +18,33 @@ from training.keyed import locate
 from training.keyed.canvas_features import CanvasFeatures
 from training.keyed.placement import Placement, bilinear, pixel_middles, turned
 
-COARSE, FINE = 8, 4  # resolutions, by that of the canvas
-_WINDOW = 320.0  # canvas pixels a side
-_MOST_POINTS = 1_000_000  # that are searched at once
-_SCALE_STEP, _ANGLE_STEP = 1.06, math.radians(3.0)  # of the coarse search; the fine one's are half of them
+COARSE, FINE = 8, 4  # factors by which the canvas is shrunk
+_WINDOW = 320.0  # canvas pixels per side
+_MOST_POINTS = 1_000_000  # points that are searched at once, because of memory
+_SCALE_STEP, _ANGLE_STEP = 1.06, math.radians(3.0)  # steps of the coarse search; the fine search's are half as large
 
 
 def scales_to_try(low: float, high: float) -> np.ndarray:
-    """Scales between two, near enough to each other that the mark is seen at one of them: float32 `[S]`."""
+    """Returns scales between two, close enough that a watermark is seen at one of them: float32 `[S]`."""
     low, high = np.log((low, high))
     count = 1 + math.ceil((high - low) / math.log(_SCALE_STEP))
     return np.exp(np.linspace(low, high, count)).astype(np.float32)
 
 
 def angles_to_try(first: float, last: float) -> np.ndarray:
-    """Likewise angles, in degrees, counter-clockwise: float32 `[A]`, radians."""
+    """Returns angles between two, given in degrees, counterclockwise: float32 `[A]`, radians."""
     first, last = np.radians((first, last))
     return np.linspace(first, last, 1 + math.ceil((last - first) / _ANGLE_STEP)).astype(np.float32)
 
 
 def around(scale: tf.Tensor, rotation: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """What the fine search tries around a result of the coarse one: scales `[3]` and angles `[3]`."""
+    """Returns what the fine search tries around a coarse result: scales `[3]` and angles `[3]`."""
     steps = tf.constant([-0.5, 0.0, 0.5])
     return scale * _SCALE_STEP**steps, rotation + _ANGLE_STEP * steps
 
 
 def _seen_turned(small: tf.Tensor, angles: tf.Tensor) -> tf.Tensor:
-    """An image `[h, w, C]` in frames turned about its top left corner, `[A, h, w, C]`; bilinear, clamped."""
+    """Samples an image `[h, w, C]` in frames rotated about its top left corner, `[A, h, w, C]`; bilinear, clamped."""
     return bilinear(small, turned(pixel_middles(tf.shape(small)[:2]), angles[:, None, None]) - 0.5)
 
 
@@ -59,24 +60,23 @@ def search(
     shrunk_by: tf.Tensor | float = 1.0,
     is_inside: tf.Tensor | bool = False,
 ) -> tuple[tf.Tensor, Placement]:
-    """Scores every scale with every angle.
+    """Scores every combination of scale and angle.
 
     Args:
       picture: float32 `[H, W, 3]` in 0..1.
-      canvas: its fields at `1 / level` of its resolution.
+      canvas: the canvas's fields at `1 / level` of its resolution.
       level: `COARSE` or `FINE`.
       canvas_size: height and width of the canvas.
-      scales: float32 `[S]`, 0.25 at least.
+      scales: float32 `[S]`, at least 0.25.
       angles: float32 `[A]`, radians.
-      best: how many to return.
-      counts: float32 `[h, w]`, the picture at a lower resolution: 0 for what is to be left out, else 1; None, and ones
-        everywhere: all counts.
-      shrunk_by: pixels of its full resolution that a pixel of the picture stands for, along a side; at most `level`
-        times the least scale.
-      is_inside: bool, or one per axis `[2]`: whether a canvas that is smaller than the picture is all but inside of it.
+      best: number of results.
+      counts: float32 `[h, w]`, over the image at a lower resolution: 0 for what to leave out, else 1. None if all
+        counts, as with ones everywhere.
+      shrunk_by: factor along each side by which the image was shrunk; at most `level` times the smallest scale.
+      is_inside: bool, or `[2]` for one per axis: whether a canvas smaller than the image lies almost fully inside it.
 
     Returns:
-      Scores `[best]`, the highest first, and placements with a leading dimension of `best`, right within a few pixels.
+      Scores `[best]`, highest first, and placements with a leading dimension of `best`, right to within a few pixels.
     """
     scales, level = scales / shrunk_by, tf.cast(level, tf.float32)
     picture_size = tf.shape(picture)[:2]
@@ -86,7 +86,7 @@ def search(
 
     def at_scale(scale: tf.Tensor, angles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         extent_there = scale * tf.constant(canvas_size, tf.float32)
-        # A canvas that fills the picture shows enough of itself in a window.
+        # If the canvas fills the image, a window shows enough of it.
         fills = tf.reduce_all(extent_there > 0.5 * size) & all_count
         side = tf.where(fills, tf.minimum(size, scale * _WINDOW), size)
         start, extent = tf.cast((size - side) / 2.0, tf.int32), tf.maximum(1, tf.cast(side, tf.int32))
@@ -99,11 +99,12 @@ def search(
         fields = locate.picture_fields(_seen_turned(small, angles), level, counted)
         scores = locate.score_map(fields, canvas, locate.spectra(canvas, shrunk_size, nested))
         score, corner = locate.best_offset(scores, shrunk_size, canvas, nested)
-        # From the turned frames' pixels to the picture's; the resized picture is a whole number of pixels.
+        # From pixels of the rotated frames to the image's. The resized image is a whole number of pixels, so the factor
+        # is not quite level * scale.
         pixels = turned(tf.cast(corner, tf.float32), angles) * tf.cast(extent / shrunk_size, tf.float32)
         return score, tf.cast(start, tf.float32) + pixels
 
-    # All angles at once save time, and one after the other memory.
+    # All angles at once save time; one after the other they save memory.
     most_points = tf.reduce_prod(size / (level * tf.reduce_min(scales))) * tf.cast(tf.size(angles), tf.float32)
     turns = tf.where(most_points > _MOST_POINTS, tf.size(angles), 1)
     tried = tf.repeat(scales, turns), tf.tile(tf.reshape(angles, [turns, -1]), [tf.size(scales), 1])

@@ -1,7 +1,7 @@
 """Functions that a graph holds once, however many places call them.
 
-With everything inlined, the graph of keyed restoration would be several times as large, and loading it, its first
-answer and its memory grow with that.
+With everything inlined, the graph of keyed restoration would be several times as large; its loading time, first answer
+and memory grow with its size.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ PLANE = tf.TensorSpec([None, None], tf.float32)  # [H, W]
 
 
 def once(function: Callable[..., Any], *signature: Any) -> Callable[..., Any]:
-    """Makes a function of the graph that is traced a single time, and optimized a single time where the graph runs.
+    """Makes a graph function that is traced once, and optimized once where the graph runs.
 
     Args:
       function: graph ops.
       *signature: a `tf.TensorSpec` per argument, or a tuple of them.
 
     Returns:
-      The function; Python values among its arguments become tensors.
+      The function; it turns Python arguments into tensors.
     """
     traced = tf.function(
         function,
         input_signature=signature,
-        autograph=False,  # nothing here needs it, and it takes half the time of tracing
+        autograph=False,  # autograph takes half the tracing time, and is not needed
         experimental_attributes={"_noinline": True},
     )
 
     def call(*arguments: Any) -> Any:
         if tf.executing_eagerly():
             return traced(*arguments)
-        # For every call with a constant TensorFlow would make a function of its own, and optimize that one too. What
-        # depends on a size that is known only when the graph runs is no constant.
+        # TensorFlow would specialize the function for every call with a constant, and optimize each copy. So constants
+        # are made to depend on a size that is known only when the graph runs.
         first = tf.convert_to_tensor(tf.nest.flatten(arguments)[0])
         of_any_size = tf.compat.v1.placeholder_with_default(first, [None] * first.shape.rank)
         zero = tf.minimum(tf.size(of_any_size), 0)

@@ -13,12 +13,12 @@ from training.models import nafnet, repair, srresnet, u_shape, unet
 
 @dataclasses.dataclass(frozen=True)
 class Restorer:
-    """A network and what tiling must know of it.
+    """A network and what tiling must know about it.
 
     Attributes:
-      network: float32 `[N, H, W, C]` in 0..1 to `[N, H, W, 3]`, H and W multiples of `stride`; C is 3 but for `repair`.
+      network: float32 `[N, H, W, C]` in 0..1 to `[N, H, W, 3]`; H and W multiples of `stride`; C is 3, 8 for `repair`.
       taught: the same layers with a second output, float32 `[N, H, W, 1]`: the logits of an overlay's presence.
-      stride: the network sees pictures in steps of so many pixels.
+      stride: the multiple, in pixels, that an image's sides and a tile's position must be.
       halo: pixels on each side that an output pixel depends on.
     """
 
@@ -31,7 +31,7 @@ class Restorer:
 def _levels(
     model: ml_collections.ConfigDict, features: tuple[int, ...], blocks: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The recipe's features and blocks, a model's own where it leaves them empty."""
+    """Returns the recipe's features and blocks, or the model's defaults where the recipe leaves them empty."""
     features, blocks = tuple(model.features) or features, tuple(model.blocks) or blocks
     if len(features) != len(blocks):
         raise UserError(
@@ -68,7 +68,7 @@ def _repair(model: ml_collections.ConfigDict) -> tuple[tf.keras.Model, int, int]
     return repair.repair(features, blocks), u_shape.stride(blocks), unet.halo(blocks)
 
 
-# Each returns the model with both outputs, its stride and its halo.
+# Each builder returns the model with both outputs, its stride and its halo.
 _BUILDERS = {"unet": _unet, "srresnet": _srresnet, "nafnet": _nafnet, "repair": _repair}
 NAMES = tuple(_BUILDERS)
 
@@ -78,11 +78,11 @@ def build(config: ml_collections.ConfigDict, compute_dtype: str = "float32") -> 
 
     Args:
       config: a recipe.
-      compute_dtype: "float32", "bfloat16" or "float16", of what layers compute; weights, inputs and
-        outputs are float32.
+      compute_dtype: "float32", "bfloat16" or "float16", what layers compute in; weights, inputs and outputs are
+        float32.
 
     Raises:
-      UserError: a name that does not exist, or fields that contradict each other.
+      UserError: the name does not exist, or fields contradict each other.
     """
     model = config.model
     if model.name not in _BUILDERS:

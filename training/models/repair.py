@@ -1,9 +1,9 @@
-"""The network behind keyed restoration: it repairs what inverting a known blend leaves wrong.
+"""The network behind keyed restoration: repairs the errors that inverting a known blend leaves.
 
-A located and inverted mark leaves JPEG's quantisation, amplified by `1 / (1 - a)`, traces of a misfit by a fraction of
-a pixel, and holes where the mark is opaque. None of that depends on which mark it was, so one network, trained on many,
-serves all (see `training.keyed.lesson`). The trunk is that of `u_shape.py`; where nothing covers a pixel, the residual
-is zero.
+Inverting a located watermark leaves JPEG's quantization, amplified by `1 / (1 - a)`, traces of a misfit of a fraction
+of a pixel, and holes where the watermark is opaque. None of that depends on which watermark it was, so one network,
+trained on many, serves all (see `training.keyed.lesson`). The trunk is that of `u_shape.py`; the residual is zero for
+uncovered pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from training.models import u_shape
 from training.models.unet import residual_block
 
 FEATURES, BLOCKS = (16, 32, 64, 128), (0, 2, 1, 2)
-# What it reads: the inverted picture, the picture, the mark's alpha, and how sure inversion is.
+# Input channels: the inverted image (3), the image (3), the watermark's alpha, and the confidence of the inversion.
 CHANNELS, _ALPHA = 8, 6
 
 
@@ -24,13 +24,13 @@ def repair(features: Sequence[int] = FEATURES, blocks: Sequence[int] = BLOCKS) -
     """Builds the network.
 
     Args:
-      features: channels at each resolution, from half the picture's downwards.
+      features: channels at each resolution, from half the image's downwards.
       blocks: residual blocks at each resolution, on the way down and again on the way up; as long as `features`.
 
     Returns:
-      A model from float32 `[N, H, W, CHANNELS]` in 0..1, see `training.keyed.lesson.repair_input`, H and W multiples of
-      `u_shape.stride(blocks)`, to two outputs: the repaired picture, float32 `[N, H, W, 3]`, not clipped, at
-      initialisation the inverted one; and float32 `[N, H, W, 1]`, zeros: where the mark lies is no question here.
+      A model from float32 `[N, H, W, CHANNELS]` in 0..1, from `training.keyed.lesson.repair_input`, H and W multiples
+      of `u_shape.stride(blocks)`, to two outputs: the repaired image, float32 `[N, H, W, 3]`, not clipped, which is the
+      inverted image at initialization; and zeros, float32 `[N, H, W, 1]`, as the watermark's place is known.
     """
     source = tf.keras.layers.Input((None, None, CHANNELS))
     features_ = u_shape.trunk(source, features, blocks, residual_block)

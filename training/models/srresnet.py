@@ -1,16 +1,16 @@
-"""SRResNet at the picture's resolution, of the size and depth of the older noise2noise scripts' default.
+"""SRResNet at the image's resolution, as large and deep as the older noise2noise scripts' default.
 
-The network of Ledig et al. (*Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network*,
-CVPR 2017) without its upsampling, and with 3x3 convolutions at both ends: 16 residual blocks of 64 features and one
-skip over all of them. Two things differ from it:
+This is the network of Ledig et al. (*Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial
+Network*, CVPR 2017) without its upsampling, and with 3x3 convolutions at both ends: 16 residual blocks of 64 features
+and one skip over all of them. Two things differ:
 
-- No batch normalisation, as in EDSR (Lim et al., CVPRW 2017), which found that it takes range flexibility from
-  features and memory for nothing. Here it would also make a picture's result depend on its neighbours in the batch,
-  and so on the number of replicas. Each block's last convolution starts at zero instead, so that depth costs nothing
-  at the start.
-- It ends in the head of `head.py` rather than in the picture itself, so that it starts as the identity.
+- There is no batch normalization, as in EDSR (Lim et al., CVPRW 2017), which found that it costs features their range
+  flexibility, and memory, without a benefit. Here it would also make an image's result depend on the others in its
+  batch, and so on the number of replicas. Each block's last convolution starts at zero instead, so that depth costs
+  nothing at the start.
+- It ends in the head of `head.py` rather than in the image itself, so that it starts as the identity.
 
-All of it runs at full resolution: dear, and there for comparison rather than for use.
+All of it runs at full resolution, which is expensive: it is here for comparison, not for use.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STRIDE = 1
 
 
 def halo(blocks: int) -> int:
-    """Pixels around an output pixel that can influence it, on each side: one for each 3x3 convolution."""
+    """Returns how many pixels on each side of an output pixel can influence it: one per 3x3 convolution."""
     return 1 + 2 * blocks + 1 + head.REACH
 
 
@@ -33,7 +33,7 @@ def _conv(x: tf.Tensor, features: int, kernel_initializer: str = "he_normal") ->
 
 
 def _prelu(x: tf.Tensor) -> tf.Tensor:
-    return tf.keras.layers.PReLU(shared_axes=[1, 2])(x)  # one slope a channel, whatever the picture's size
+    return tf.keras.layers.PReLU(shared_axes=[1, 2])(x)  # one slope per channel, whatever the image's size
 
 
 def srresnet(features: int = FEATURES[0], blocks: int = BLOCKS[0]) -> tf.keras.Model:

@@ -1,9 +1,9 @@
 """The U-shaped trunk of `unet`, `nafnet` and `repair`; the first two differ in the block that it repeats.
 
-After U-Net (Ronneberger et al., MICCAI 2015). The picture is folded into half its resolution first (space to depth),
-so the wide, costly convolutions never run at full resolution. From there `Halving` halves each resolution on the way
-down; on the way up a 1x1 convolution and depth to space double it, and what the way down had
-there is added.
+It follows U-Net (Ronneberger et al., MICCAI 2015). The image is folded into half its resolution first (space to depth),
+so the wide, expensive convolutions never run at full resolution. From there, `Halving` halves the resolution at each
+step on the way down. On the way up, a 1x1 convolution and depth to space double it, and the features that the way down
+had at that resolution are added.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ import tensorflow as tf
 
 from training.models import head
 
-FOLD = 2  # pixels a side folded into channels
+FOLD = 2  # pixels per side that are folded into channels
 
 
 def stride(blocks: Sequence[int]) -> int:
-    """The multiple, in pixels, that a picture's sides must be, of `blocks` at each resolution."""
+    """Returns the multiple, in pixels, that an image's sides must be, given the blocks at each resolution."""
     return FOLD * 2 ** (len(blocks) - 1)
 
 
 def halo(blocks: Sequence[int], reach: int) -> int:
-    """How many pixels around an output pixel can influence it, on each side.
+    """Returns how many pixels on each side of an output pixel can influence it.
 
     Args:
-      blocks: blocks at each resolution.
+      blocks: number of blocks at each resolution.
       reach: samples on each side that a block reads.
 
     Returns:
-      The halo a tile needs so that its inside equals the untiled result.
+      The halo that a tile needs for its inside to equal the untiled result.
     """
-    spacing = FOLD  # between neighbouring samples at the current resolution, in pixels
+    spacing = FOLD  # between neighboring samples at the current resolution, in pixels
     pixels = spacing  # stem
     for level, count in enumerate(blocks):
         if level:
             pixels += spacing  # `Halving` reads 2x2 samples
             spacing *= 2
         pixels += reach * count * spacing
-    # Unfolding adds nothing: a coarse sample serves the finer ones that it was made of.
+    # Unfolding adds nothing: a coarse sample only feeds the finer ones in its place.
     for count in reversed(blocks[:-1]):
         spacing //= 2
         pixels += reach * count * spacing
@@ -51,8 +51,8 @@ def halo(blocks: Sequence[int], reach: int) -> int:
 class Halving(tf.keras.layers.Conv2D):
     """A 2x2 convolution of stride 2, computed as `space_to_depth` and a 1x1 convolution: the same mathematics.
 
-    oneDNN computes the strided one wrongly in bfloat16 on processors with AMX: from 48 to 72 channels by 67 to 145
-    percent. The weights are those of the strided one, so that older checkpoints load.
+    oneDNN computes the strided convolution wrongly in bfloat16 on processors with AMX: from 48 to 72 channels, it is
+    off by 67 to 145 percent. The weights are shaped as for the strided convolution, so that older checkpoints load.
     """
 
     def __init__(self, features: int):
@@ -72,9 +72,9 @@ def trunk(source: tf.Tensor, features: Sequence[int], blocks: Sequence[int], blo
 
     Args:
       source: Keras input, float32 `[N, H, W, C]` in 0..1, H and W multiples of `stride(blocks)`.
-      features: channels at each resolution, from half the picture's downwards.
+      features: channels at each resolution, from half the image's downwards.
       blocks: blocks at each resolution, on the way down and again on the way up; as long as `features`.
-      block: `block(x, channels)`, float32 `[N, h, w, channels]` to the same shape, of Keras layers.
+      block: `block(x, channels)`, Keras layers from float32 `[N, h, w, channels]` to the same shape.
 
     Returns:
       float32 `[N, H / FOLD, W / FOLD, features[0]]`.
@@ -101,8 +101,10 @@ def restorer(features: Sequence[int], blocks: Sequence[int], block: Block, name:
     """Builds a blind network around a block.
 
     Args:
-      features, blocks, block: see `trunk`.
-      name: of the model.
+      features: channels at each resolution, from half the image's downwards.
+      blocks: blocks at each resolution, on the way down and again on the way up; as long as `features`.
+      block: `block(x, channels)`, Keras layers from float32 `[N, h, w, channels]` to the same shape.
+      name: the model's name.
 
     Returns:
       A model from float32 `[N, H, W, 3]` in 0..1, H and W multiples of `stride(blocks)`, to the outputs of
