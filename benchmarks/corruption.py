@@ -128,9 +128,9 @@ def _share_of_step(config: ml_collections.ConfigDict, crops: tf.Tensor, calls: i
     functions = []
     for corrupt_on, batch in (("device", crops), ("host", ready)):
         with strategy.scope():
-            restorer = models.build(config)
-            optimizer = Optimizer(config, restorer.network.trainable_variables)
-        step = make_train_step(strategy, restorer, optimizer, config, False, corrupt_on)
+            model = models.build(config)
+            optimizer = Optimizer(config, model.network.trainable_variables)
+        step = make_train_step(strategy, model, optimizer, config, False, corrupt_on)
 
         def run(step: tf.types.experimental.GenericFunction = step, batch: tf.Tensor = batch) -> None:
             for number in range(calls):

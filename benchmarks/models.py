@@ -69,9 +69,9 @@ def _training_step(config: ml_collections.ConfigDict, crops: tf.Tensor) -> Calla
     """Returns a function that runs one training step of a network, already compiled."""
     strategy = tf.distribute.OneDeviceStrategy(_DEVICE)
     with strategy.scope():
-        restorer = models.build(config)
-        optimizer = Optimizer(config, restorer.network.trainable_variables)
-    step = make_train_step(strategy, restorer, optimizer, config, jit_compile=False)
+        model = models.build(config)
+        optimizer = Optimizer(config, model.network.trainable_variables)
+    step = make_train_step(strategy, model, optimizer, config, jit_compile=False)
 
     def run() -> None:
         step(crops, tf.constant(0, tf.int64), tf.constant(0.0), tf.constant(1e-4))["loss"].numpy()
@@ -132,7 +132,7 @@ def measure(folder: Path, images_dir: Path, minutes: float, quick: bool) -> None
     convert(str(images_dir), str(folder / "dataset"), "train=0.8,val=0.2", shard_mb=8)
     recipes = _recipes(folder, quick)
     networks = {name: models.build(recipe) for name, recipe in recipes.items()}
-    arithmetic = {name: _gflop_per_megapixel(restorer.network) for name, restorer in networks.items()}
+    arithmetic = {name: _gflop_per_megapixel(model.network) for name, model in networks.items()}
 
     crops, rounds = _crops(recipes[_BASELINE], 48 if quick else 128), 3 if quick else 7
     float32 = _images_per_second(recipes, crops, rounds)
@@ -148,9 +148,9 @@ def measure(folder: Path, images_dir: Path, minutes: float, quick: bool) -> None
         "\n| model | parameters | receptive field | GFLOP/MP | images/s, float32 | bfloat16 | "
         f"covered dB after {minutes:g} minutes, from {before:.1f} |\n| --- | --- | --- | --- | --- | --- | --- |"
     )
-    for name, restorer in networks.items():
+    for name, model in networks.items():
         print(
-            f"| `{name}` | {restorer.network.count_params():,} | {2 * restorer.halo + 1} | "
+            f"| `{name}` | {model.network.count_params():,} | {2 * model.halo + 1} | "
             f"{arithmetic[name]:.0f} | {float32[name]:.1f} | "
             f"{f'{bfloat16[name]:.1f}' if bfloat16 else 'not here'} | {quality[name]:.1f} |"
         )

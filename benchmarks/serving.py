@@ -39,16 +39,12 @@ _SIZES = [(1, 1), (1, 500), (3, 2), (17, 31), (300, 1), (255, 257), (480, 640), 
 
 
 def _export(folder: Path, **limits: int) -> str:
-    restorer = models.build(default.get_config())
+    model = models.build(default.get_config())
     rng = np.random.default_rng(0)
-    for variable in restorer.network.trainable_variables:
+    for variable in model.network.trainable_variables:
         # Large enough to change every pixel, so that a seam would show.
         variable.assign_add(rng.normal(0, 0.02, variable.shape))
-    return str(
-        write_saved_model(
-            restorer.network, stride=restorer.stride, halo=restorer.halo, export_dir=str(folder), **limits
-        )
-    )
+    return str(write_saved_model(model.network, stride=model.stride, halo=model.halo, export_dir=str(folder), **limits))
 
 
 def _figures(folder: Path, quick: bool) -> None:

@@ -63,9 +63,9 @@ class _Loop:
     def __init__(self, config: ml_collections.ConfigDict, jit_compile: bool = False):
         strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
         with strategy.scope():
-            restorer = models.build(config)
-            optimizer = Optimizer(config, restorer.network.trainable_variables)
-        step = make_train_step(strategy, restorer, optimizer, config, jit_compile)
+            model = models.build(config)
+            optimizer = Optimizer(config, model.network.trainable_variables)
+        step = make_train_step(strategy, model, optimizer, config, jit_compile)
         self._execute = make_execution(step)
         self.batches = training_batches(config)
         self._elements = iter(strategy.experimental_distribute_dataset(self.batches))

@@ -47,20 +47,20 @@ class _Trained:
     """What a run trains.
 
     Attributes:
-      restorer: the network, with its presence logits.
+      model: the network, with its presence logits.
       exported: the network in float32, as it will be exported; the trained one itself where that computes in float32.
       optimizer: of its trainable variables.
       average: of its trainable variables.
     """
 
-    restorer: models.Restorer
+    model: models.RestorationModel
     exported: tf.keras.Model
     optimizer: Optimizer
     average: WeightAverage
 
     @property
     def network(self) -> tf.keras.Model:
-        return self.restorer.network
+        return self.model.network
 
 
 def train_and_evaluate(
@@ -98,7 +98,7 @@ def train_and_evaluate(
     precision = prove(config, precision, team, strategy.num_replicas_in_sync, jit_compile)
     trained = _build(config, strategy, precision)
     train_step = make_train_step(
-        strategy, trained.restorer, trained.optimizer, config, jit_compile, corrupt_on, trained.average
+        strategy, trained.model, trained.optimizer, config, jit_compile, corrupt_on, trained.average
     )
     execute = make_execution(train_step, is_timed=not config.data.deterministic)
     validation = Validation(config)
@@ -158,14 +158,14 @@ def _refuse_unsupported(config: ml_collections.ConfigDict, corrupt_on: str, team
 
 def _build(config: ml_collections.ConfigDict, strategy: tf.distribute.Strategy, precision: Precision) -> _Trained:
     with strategy.scope():
-        restorer = models.build(config, precision.compute_dtype)
-        network = restorer.network
+        model = models.build(config, precision.compute_dtype)
+        network = model.network
         if config.init:
             initial_weights.load(network, config.init)
         optimizer = Optimizer(config, network.trainable_variables, precision.compute_dtype)
         average = WeightAverage(network.trainable_variables, config.ema)
     exported = network if precision.compute_dtype == "float32" else models.build(config).network
-    return _Trained(restorer, exported, optimizer, average)
+    return _Trained(model, exported, optimizer, average)
 
 
 def _saved_states(

@@ -25,7 +25,7 @@ TrainStep = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], dict[str, tf.
 
 def make_train_step(
     strategy: tf.distribute.Strategy,
-    restorer: models.Restorer,
+    model: models.RestorationModel,
     optimizer: Optimizer,
     config: ml_collections.ConfigDict,
     jit_compile: bool,
@@ -36,7 +36,7 @@ def make_train_step(
 
     Args:
       strategy: spreads the global batch over its replicas.
-      restorer: the network, built in `strategy`'s scope.
+      model: the network, built in `strategy`'s scope.
       optimizer: the optimizer, built in `strategy`'s scope.
       config: a recipe.
       jit_compile: whether XLA compiles the per-replica part.
@@ -62,7 +62,7 @@ def make_train_step(
 
     def sums_and_gradients(batch: Pairs, done: tf.Tensor) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
         with tf.GradientTape() as tape:
-            restored, logits = restorer.taught(batch.source, training=True)
+            restored, logits = model.taught(batch.source, training=True)
             loss = weighted_sum(loss_of(restored, batch.target, done), batch.weight) / config.batch_size
             presence = tf.nn.sigmoid_cross_entropy_with_logits(batch.covered, logits)
             presence_loss = weighted_sum(presence, batch.covered_weight) / config.batch_size
@@ -72,7 +72,7 @@ def make_train_step(
             "presence_loss": presence_loss,
             "target_coverage": tf.reduce_sum(batch.target_coverage) / config.batch_size,
         }
-        return sums, optimizer.unscaled(tape.gradient(total, restorer.network.trainable_variables))
+        return sums, optimizer.unscaled(tape.gradient(total, model.network.trainable_variables))
 
     @tf.function(jit_compile=jit_compile)
     def from_images(images: tf.Tensor, source_seeds: tf.Tensor, target_seeds: tf.Tensor, done: tf.Tensor) -> tuple:

@@ -35,12 +35,12 @@ def _train(config, astronaut, steps, replicas=1, jit=False, corrupt_on="device",
         strategy = devices.mirrored_strategy()
         assert strategy.num_replicas_in_sync == replicas
     with strategy.scope():
-        restorer = models.build(config, compute_dtype)
-        network = restorer.network
+        model = models.build(config, compute_dtype)
+        network = model.network
         optimizer = Optimizer(config, network.trainable_variables, compute_dtype)
         # Adam's first steps turn a gradient that is rounding noise into a full step; this epsilon does not.
         getattr(optimizer.keras, "inner_optimizer", optimizer.keras).epsilon = 1e-4
-    train_step = step.make_train_step(strategy, restorer, optimizer, config, jit, corrupt_on)
+    train_step = step.make_train_step(strategy, model, optimizer, config, jit, corrupt_on)
     crops = _crops(astronaut, 4 * steps)
     batches = tf.data.Dataset.from_tensor_slices(crops).batch(4, drop_remainder=True)
     if corrupt_on == "host":

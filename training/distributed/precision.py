@@ -110,7 +110,11 @@ def _layer_results(
 
 
 def find_faults(
-    fast: models.Restorer, slow: models.Restorer, source: tf.Tensor, precision: Precision, jit_compile: bool = False
+    fast: models.RestorationModel,
+    slow: models.RestorationModel,
+    source: tf.Tensor,
+    precision: Precision,
+    jit_compile: bool = False,
 ) -> tuple[list[Fault], float]:
     """Compares a network in a fast format with the same network in float32.
 

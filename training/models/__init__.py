@@ -12,7 +12,7 @@ from training.models import nafnet, repair, srresnet, u_shape, unet
 
 
 @dataclasses.dataclass(frozen=True)
-class Restorer:
+class RestorationModel:
     """A network and what tiling must know about it.
 
     Attributes:
@@ -73,7 +73,7 @@ _BUILDERS = {"unet": _unet, "srresnet": _srresnet, "nafnet": _nafnet, "repair": 
 NAMES = tuple(_BUILDERS)
 
 
-def build(config: ml_collections.ConfigDict, compute_dtype: str = "float32") -> Restorer:
+def build(config: ml_collections.ConfigDict, compute_dtype: str = "float32") -> RestorationModel:
     """Builds the network that `config.model` describes, with fresh weights drawn from `config.seed`.
 
     Args:
@@ -95,4 +95,4 @@ def build(config: ml_collections.ConfigDict, compute_dtype: str = "float32") -> 
     finally:
         tf.keras.mixed_precision.set_global_policy(policy)
     network = tf.keras.Model(taught.input, taught.outputs[0], name=model.name)
-    return Restorer(network, taught, stride, halo)
+    return RestorationModel(network, taught, stride, halo)

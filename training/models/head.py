@@ -17,7 +17,7 @@ _SCALE = 4.0
 _OUTPUTS, _NAME = 7, "head"  # a gain and a bias per channel, and the logit
 
 
-def restorer(picture: tf.Tensor, features: tf.Tensor, fold: int, name: str) -> tf.keras.Model:
+def build_network(picture: tf.Tensor, features: tf.Tensor, fold: int, name: str) -> tf.keras.Model:
     """Adds the head to a network.
 
     Args:
@@ -49,7 +49,7 @@ def be_cautious(network: tf.keras.Model, caution: float) -> None:
     """Makes a network leave more pixels as they are, permanently.
 
     Args:
-      network: a network with the head of `restorer`; its weights are changed.
+      network: a network with the head of `build_network`; its weights are changed.
       caution: how much the logits of an overlay's presence are lowered. At 0 nothing changes; at 2 the network must be
         about seven times as sure as before.
     """

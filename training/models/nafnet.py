@@ -81,6 +81,6 @@ def nafnet(features: Sequence[int] = FEATURES, blocks: Sequence[int] = BLOCKS, w
 
     Returns:
       A model from float32 `[N, H, W, 3]` in 0..1, H and W multiples of `u_shape.stride(blocks)`, to the outputs of
-      `head.restorer`.
+      `head.build_network`.
     """
-    return u_shape.restorer(features, blocks, functools.partial(_block, window=window), "nafnet")
+    return u_shape.build_network(features, blocks, functools.partial(_block, window=window), "nafnet")

@@ -44,7 +44,7 @@ def srresnet(features: int = FEATURES[0], blocks: int = BLOCKS[0]) -> tf.keras.M
       blocks: residual blocks.
 
     Returns:
-      A model from float32 `[N, H, W, 3]` in 0..1, any H and W, to the outputs of `head.restorer`.
+      A model from float32 `[N, H, W, 3]` in 0..1, any H and W, to the outputs of `head.build_network`.
     """
     picture = tf.keras.layers.Input((None, None, 3))
     first = _prelu(_conv(picture - 0.5, features))
@@ -52,4 +52,4 @@ def srresnet(features: int = FEATURES[0], blocks: int = BLOCKS[0]) -> tf.keras.M
     for _ in range(blocks):
         x = x + _conv(_prelu(_conv(x, features)), features, "zeros")
     x = first + _conv(x, features)
-    return head.restorer(picture, x, 1, "srresnet")
+    return head.build_network(picture, x, 1, "srresnet")

@@ -97,7 +97,7 @@ def trunk(source: tf.Tensor, features: Sequence[int], blocks: Sequence[int], blo
     return x
 
 
-def restorer(features: Sequence[int], blocks: Sequence[int], block: Block, name: str) -> tf.keras.Model:
+def build_network(features: Sequence[int], blocks: Sequence[int], block: Block, name: str) -> tf.keras.Model:
     """Builds a blind network around a block.
 
     Args:
@@ -108,7 +108,7 @@ def restorer(features: Sequence[int], blocks: Sequence[int], block: Block, name:
 
     Returns:
       A model from float32 `[N, H, W, 3]` in 0..1, H and W multiples of `stride(blocks)`, to the outputs of
-      `head.restorer`.
+      `head.build_network`.
     """
     picture = tf.keras.layers.Input((None, None, 3))
-    return head.restorer(picture, trunk(picture, features, blocks, block), FOLD, name)
+    return head.build_network(picture, trunk(picture, features, blocks, block), FOLD, name)

@@ -37,6 +37,6 @@ def unet(features: Sequence[int] = FEATURES, blocks: Sequence[int] = BLOCKS) -> 
 
     Returns:
       A model from float32 `[N, H, W, 3]` in 0..1, H and W multiples of `u_shape.stride(blocks)`, to the outputs of
-      `head.restorer`.
+      `head.build_network`.
     """
-    return u_shape.restorer(features, blocks, residual_block, "unet")
+    return u_shape.build_network(features, blocks, residual_block, "unet")

@@ -47,8 +47,8 @@ def load(workdir: str, is_repair: bool = False) -> Exportable:
     if is_repair != (config.model.name == "repair"):
         remedy = "train a repair network with --config=repair" if is_repair else "serving.key --repair uses it"
         raise UserError(f"workdir {workdir}: config.model.name is {config.model.name!r}; {remedy}")
-    restorer = models.build(config)
-    best = BestWeights(workdir, restorer.network)
+    model = models.build(config)
+    best = BestWeights(workdir, model.network)
     if not best.restore():
         raise UserError(f"workdir {workdir}: holds no validated checkpoint yet; train until its first validation")
     info = {
@@ -56,6 +56,6 @@ def load(workdir: str, is_repair: bool = False) -> Exportable:
         "step": best.step,
         "validation_psnr": round(best.psnr, 3),
         "validation": validation_figures(workdir, best.step),
-        "receptive_field": 2 * restorer.halo + 1,
+        "receptive_field": 2 * model.halo + 1,
     }
-    return Exportable(restorer.network, restorer.stride, restorer.halo, info)
+    return Exportable(model.network, model.stride, model.halo, info)

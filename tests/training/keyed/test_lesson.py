@@ -78,19 +78,19 @@ def test_a_moved_layer_is_the_interpolated_one():
 def test_a_repair_network_learns_what_inversion_leaves(spec, clean):
     config = repair.get_config()
     config.model.features, config.model.blocks = (16, 24), (1, 1)
-    restorer = models.build(config)
+    model = models.build(config)
     source, alpha = _source(spec, clean, after="jpeg:quality=60..80")
     covered, optimizer = alpha > corruption.COVERED, tf.keras.optimizers.Adam(3e-3)
 
     @tf.function
     def step():
         with tf.GradientTape() as tape:
-            error = tf.reduce_sum(tf.where(covered, tf.abs(restorer.network(source) - clean), 0.0))
-        variables = restorer.network.trainable_variables
+            error = tf.reduce_sum(tf.where(covered, tf.abs(model.network(source) - clean), 0.0))
+        variables = model.network.trainable_variables
         optimizer.apply_gradients(zip(tape.gradient(error, variables), variables))
         return error
 
     first, *_, last = [step() for _ in range(60)]
     assert last < 0.85 * first
-    repaired = restorer.network(source).numpy()
+    repaired = model.network(source).numpy()
     np.testing.assert_array_equal(repaired[alpha[..., 0] == 0], source[..., :3][alpha[..., 0] == 0])
