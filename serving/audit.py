@@ -103,7 +103,9 @@ def _check_attacks(names: Sequence[str]) -> None:
             raise UserError(f"--attacks: {name} is given twice; give each once")
 
 
-def _read(found: Sequence[tuple[str, Path]], side: int, most: int) -> tuple[list[trials.Clean], list[dict[str, str]]]:
+def _read(
+    found: Sequence[tuple[str, Path]], side: int, most: int
+) -> tuple[list[trials.CleanImage], list[dict[str, str]]]:
     """The first pictures that can be read, `most` of them, and what is wrong with the others up to there."""
     read, failed = [], []
     with tqdm(total=min(most, len(found)), desc="reading", unit="picture", disable=None) as bar:
@@ -118,7 +120,7 @@ def _read(found: Sequence[tuple[str, Path]], side: int, most: int) -> tuple[list
                 failed.append({"picture": name, "reason": str(error)})
                 bar.write(f"failed: {name}: {error}", file=sys.stderr)
                 continue
-            read.append(trials.Clean(number, name, pixels))
+            read.append(trials.CleanImage(number, name, pixels))
             bar.update()
     return read, failed
 

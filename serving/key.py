@@ -119,7 +119,7 @@ def key(
       repair: a repair network's workdir; the one that comes with Cleanplate if there is none; "" for no repair.
       scale: that pictures may show the mark at, a number or a range, within 0.25 to 4.
       rotate: degrees that they may show it turned by, likewise, within -45 to 45.
-      export_dir, version, max_pixels: see `saved_model.write_restorer`.
+      export_dir, version, max_pixels: see `saved_model.write_restore_function`.
 
     Returns:
       The version's folder.
@@ -145,7 +145,7 @@ def key(
         "repair": network.info if network else None,
         "found_from_score": FOUND,
     }
-    return writer.write_restorer(
+    return writer.write_restore_function(
         restorer,
         export_dir=export_dir,
         info=info,

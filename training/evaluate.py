@@ -88,7 +88,7 @@ class _Part:
 
 
 def _evaluate_picture(
-    number: int, name: str, path: Path, parts: Sequence[_Part], trained: model.Model, side: int, seed: int
+    number: int, name: str, path: Path, parts: Sequence[_Part], trained: model.EvaluatedModel, side: int, seed: int
 ) -> list[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
     """Returns, for each part, its row of figures, the overlaid image and the restored image."""
     clean, results = pictures.read_crop(path, side), []

@@ -23,7 +23,7 @@ COLUMNS = (
 )
 
 
-class Clean(NamedTuple):
+class CleanImage(NamedTuple):
     """A picture to mark: its number, which its mark's randomness follows from, its name, uint8 `[H, W, 3]`."""
 
     number: int
@@ -94,7 +94,7 @@ class Trials:
         """How many restorations one defence takes, of this many pictures: the steps of the bar."""
         return len(self._encodings) * len(self._names) * min(self._limit, pictures)
 
-    def run(self, defence: Defence, rgba: np.ndarray, pictures: Sequence[Clean], bar: tqdm) -> Iterator[Trial]:
+    def run(self, defence: Defence, rgba: np.ndarray, pictures: Sequence[CleanImage], bar: tqdm) -> Iterator[Trial]:
         """Yields the trials of a defence.
 
         Args:

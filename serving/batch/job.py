@@ -41,7 +41,7 @@ FAILED = untouched_pictures.FAILED
 
 
 @dataclasses.dataclass
-class Summary(untouched_pictures.Counts):
+class BatchSummary(untouched_pictures.Counts):
     """What happened.
 
     Attributes:
@@ -87,7 +87,7 @@ def restore_batch(
     overwrite: bool = False,
     progress: bool = True,
     beam_options: Sequence[str] = (),
-) -> Summary:
+) -> BatchSummary:
     """Restores all pictures of a folder or a pattern under the same names.
 
     Args:
@@ -142,7 +142,7 @@ def restore_batch(
             raise UserError(said) from error
         raise
     copied = sorted((name, listed[name]) for name in set(todo) & listed.keys())
-    return Summary(
+    return BatchSummary(
         restored=len(todo) - len(failures) - len(copied),
         untouched=copied,
         skipped=skipped,

@@ -48,7 +48,7 @@ class UnavailableLabel(UserError):
     """A version label for a version that is not served."""
 
 
-class Model:
+class ModelVersions:
     """One model and its versions, loaded and failed."""
 
     def __init__(self, config: model_server_config_pb2.ModelConfig) -> None:
@@ -110,7 +110,7 @@ class ModelStore:
         Raises:
           UserError: a base path without a version, or with none that loads, or a label for one that is not served.
         """
-        self._models: Mapping[str, Model] = {}
+        self._models: Mapping[str, ModelVersions] = {}
         self._poll_seconds, self._any_label = poll_seconds, any_label
         self._changing = threading.Lock()  # held by whoever loads: the watcher, or a reload request
         self._closed = threading.Event()
@@ -126,7 +126,7 @@ class ModelStore:
         with self._changing:
             models = {}
             for config in configs:
-                model = Model(config)
+                model = ModelVersions(config)
                 old = self._models.get(config.name)
                 if old is not None and old.config.base_path == config.base_path:
                     model.available, model.statuses = old.available, dict(old.statuses)
@@ -214,7 +214,7 @@ class ModelStore:
                         logging.warning("%s: %s", model.config.base_path, error)
 
 
-def _why_unavailable(model: Model) -> str:
+def _why_unavailable(model: ModelVersions) -> str:
     config = model.config
     failures = [
         f"version {status.version} does not load: {status.status.error_message}"

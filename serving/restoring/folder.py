@@ -27,7 +27,7 @@ from serving.restoring.remote import Refused, Restorer
 
 
 @dataclasses.dataclass
-class Summary(untouched_pictures.Counts):
+class FolderSummary(untouched_pictures.Counts):
     """What happened to a folder.
 
     Attributes:
@@ -207,7 +207,7 @@ def restore_folder(
     in_flight: int = 4,
     overwrite: bool = False,
     progress: bool = True,
-) -> Summary:
+) -> FolderSummary:
     """Restores a picture, or all pictures in a folder and the folders in it, under the same names.
 
     Args:
@@ -230,7 +230,7 @@ def restore_folder(
     if input_dir.resolve() == output_dir.resolve():
         raise UserError(f"{output_dir} holds the originals; name another folder for the restored pictures")
     pictures, others = _listing(source, output_dir)
-    summary = Summary(others=others)
+    summary = FolderSummary(others=others)
     todo = [path for path in pictures if overwrite or not (output_dir / path).exists()]
     summary.skipped = len(pictures) - len(todo)
     restorer.warm_up()

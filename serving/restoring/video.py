@@ -100,7 +100,7 @@ def _joined(picture: pathlib.Path, source: pathlib.Path, target: pathlib.Path) -
 
 
 @dataclasses.dataclass
-class Summary(untouched_pictures.Counts):
+class VideoSummary(untouched_pictures.Counts):
     """What happened to a video.
 
     Attributes:
@@ -148,7 +148,7 @@ def restore_video(
     in_flight: int = 4,
     overwrite: bool = False,
     progress: bool = True,
-) -> Summary:
+) -> VideoSummary:
     """Restores a video.
 
     Args:
@@ -178,7 +178,7 @@ def restore_video(
         folder = tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent)
     except OSError as error:
         raise UserError(f"{target}: {error.strerror}; name a file that can be written") from error
-    summary, warnings = Summary(), []
+    summary, warnings = VideoSummary(), []
     expected = round(described.seconds * rate) or None
     # 4:2:0 needs even sides.
     pixel_format = "yuv444p" if any(side % 2 for side in described.size) else "yuv420p"

@@ -107,7 +107,7 @@ def _package_versions() -> dict[str, str]:
     return found
 
 
-def write_restorer(
+def write_restore_function(
     restore_pictures: RestorePictures,
     *,
     export_dir: str | os.PathLike,
@@ -214,7 +214,7 @@ def write_saved_model(
         portable.require_onnx()  # before the work begins
     # One function for whole pictures and for tiles, for the same reason as there.
     forward = tf.function(network, input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)])
-    return write_restorer(
+    return write_restore_function(
         lambda images: {"restored": tiling.restore_any_size(forward, images, plan)},
         export_dir=export_dir,
         info={**(info or {}), "tiling": dataclasses.asdict(plan)},

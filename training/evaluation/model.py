@@ -18,7 +18,7 @@ from training.run import exportable
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class EvaluatedModel:
     """A model and its description for the report.
 
     Attributes:
@@ -32,7 +32,7 @@ class Model:
     info: dict[str, Any]
 
 
-def load(path: str) -> Model:
+def load(path: str) -> EvaluatedModel:
     """Loads a model.
 
     Args:
@@ -58,7 +58,7 @@ def load(path: str) -> Model:
     )
 
 
-def _load_version(folder: Path) -> Model:
+def _load_version(folder: Path) -> EvaluatedModel:
     try:
         loaded = tf.saved_model.load(str(folder))
     except (OSError, ValueError, DecodeError, tf.errors.OpError) as error:
@@ -72,7 +72,7 @@ def _load_version(folder: Path) -> Model:
         # Access it through `loaded`: a signature alone does not keep its variables alive.
         return loaded.signatures["restore"](images=tf.constant(pictures))["restored"].numpy()
 
-    return Model(restore, str(folder), _read_info(folder / "export_info.json"))
+    return EvaluatedModel(restore, str(folder), _read_info(folder / "export_info.json"))
 
 
 def _read_info(path: Path) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _read_info(path: Path) -> dict[str, Any]:
     return info
 
 
-def _load_workdir(folder: Path) -> Model:
+def _load_workdir(folder: Path) -> EvaluatedModel:
     trained = exportable.load(str(folder))
 
     # One graph for all sizes: one graph per size would fill the memory on a folder of whole images.
@@ -101,4 +101,4 @@ def _load_workdir(folder: Path) -> Model:
         restored = trained.network(tf.cast(padded, tf.float32) / 255.0, training=False)
         return tf.cast(tf.round(tf.clip_by_value(restored, 0.0, 1.0) * 255.0), tf.uint8)[:, : size[0], : size[1]]
 
-    return Model(lambda pictures: forward(tf.constant(pictures)).numpy(), str(folder), trained.info)
+    return EvaluatedModel(lambda pictures: forward(tf.constant(pictures)).numpy(), str(folder), trained.info)

@@ -69,7 +69,7 @@ def _opponent(pixels: np.ndarray) -> np.ndarray:
     return np.tensordot(flats.YCBCR.astype(np.float32), pixels.astype(np.float32), 1)
 
 
-def _straightened(pairs: poisson.Pairs) -> poisson.Pairs:
+def _straightened(pairs: poisson.NeighborPairs) -> poisson.NeighborPairs:
     """Slopes of a difference by a mean, made differences of logarithms."""
     own = pairs.own()
     own[0] = 2 * np.arctanh(np.clip(own[0], -_STEEPEST, _STEEPEST) / 2)
@@ -112,7 +112,7 @@ class Alternation:
         self._shown = np.flatnonzero((bottom - top >= _LEAST_SIDE) & (right - left >= _LEAST_SIDE))
         self.opacities[np.setdiff1d(np.arange(len(stack.pixels)), self._shown)] = 0
         self._known_pairs = known[1:] & known[:-1], known[:, 1:] & known[:, :-1]
-        self.pairs: tuple[poisson.Pairs, poisson.Pairs] | None = None
+        self.pairs: tuple[poisson.NeighborPairs, poisson.NeighborPairs] | None = None
 
     def observe(self, rounds: int, with_opacity: bool = False) -> None:
         """Sums up all pictures' differences; after the first round, by weights that allow for what they have in common.
@@ -129,7 +129,7 @@ class Alternation:
 
     def _sum_up(self, common: list[np.ndarray] | None, with_opacity: bool) -> None:
         height, width = self.shows.shape
-        self.pairs = poisson.Pairs.nothing(height - 1, width), poisson.Pairs.nothing(height, width - 1)
+        self.pairs = poisson.NeighborPairs.nothing(height - 1, width), poisson.NeighborPairs.nothing(height, width - 1)
         sums = [self._add(number, common, with_opacity) for number in self._shown]
         if with_opacity:
             self._fit_opacities(*np.array(sums).transpose(1, 2, 0))
@@ -246,7 +246,7 @@ class Alternation:
         common = np.median(effect[:, clear], axis=1)[:, None, None]
         self.compose(_opposite(common) * self.free)
 
-    def information(self) -> poisson.Pairs:
+    def information(self) -> poisson.NeighborPairs:
         """Every pixel's share of its pairs' normal equations, `[..., H, W]`."""
         vertical, horizontal = self.pairs
 
@@ -256,7 +256,7 @@ class Alternation:
             beside = np.pad(right, [*empty, (0, 0), (1, 1)], mode="edge")
             return (neighbors.sums(below, -2) + neighbors.sums(beside, -1)) / 4
 
-        return poisson.Pairs(*map(around, vertical, horizontal))
+        return poisson.NeighborPairs(*map(around, vertical, horizontal))
 
     def blend_information(self) -> np.ndarray:
         """What `information` says of a and the three b: `[H, W, 4, 4]`."""

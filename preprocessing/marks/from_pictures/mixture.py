@@ -60,7 +60,7 @@ class _Noise(NamedTuple):
     contrast: float
 
 
-def _significance(state: Alternation, information: poisson.Pairs) -> np.ndarray:
+def _significance(state: Alternation, information: poisson.NeighborPairs) -> np.ndarray:
     effect = state.effect()
     return (effect * information.times(effect)).sum(0)
 

@@ -24,7 +24,7 @@ _ROUNDS = 3
 _LEAST_PICTURES = 5
 
 
-class Placement(NamedTuple):
+class MarkLocations(NamedTuple):
     """Where the mark is.
 
     Attributes:
@@ -47,7 +47,7 @@ class Placement(NamedTuple):
 Watch = Callable[[Iterable, str], Iterable]
 
 
-def find(pictures: Sequence[np.ndarray], watch: Watch = lambda steps, _: steps) -> Placement | None:
+def find(pictures: Sequence[np.ndarray], watch: Watch = lambda steps, _: steps) -> MarkLocations | None:
     """Finds the region that contains the mark.
 
     Args:
@@ -75,7 +75,7 @@ def _anchored(sizes: np.ndarray) -> list[np.ndarray]:
     return list(ways.values())
 
 
-def _at_fixed_place(pictures: Sequence[np.ndarray], sizes: np.ndarray, watch: Watch) -> Placement | None:
+def _at_fixed_place(pictures: Sequence[np.ndarray], sizes: np.ndarray, watch: Watch) -> MarkLocations | None:
     factor = -(-int(sizes.max()) // _SIDE)
     frame = sizes.max(0) // factor + 1
     ways = _anchored(sizes)
@@ -100,7 +100,7 @@ def _at_fixed_place(pictures: Sequence[np.ndarray], sizes: np.ndarray, watch: Wa
     if best is None:
         return None
     top, left, bottom, right = (factor * edge for edge in box)
-    return Placement(
+    return MarkLocations(
         np.array([top, left]) - best,
         np.ones(len(sizes), bool),
         (bottom - top, right - left),
@@ -121,7 +121,7 @@ def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def _anywhere(pictures: Sequence[np.ndarray], sizes: np.ndarray, watch: Watch) -> Placement | None:
+def _anywhere(pictures: Sequence[np.ndarray], sizes: np.ndarray, watch: Watch) -> MarkLocations | None:
     factor = -(-int(sizes.max()) // _PAIR_SIDE)
     frame = tuple(int(size) for size in sizes.max(0) // factor + 1)
     span = tuple(features.fast_length(2 * size) for size in frame)
@@ -169,7 +169,7 @@ def _anywhere(pictures: Sequence[np.ndarray], sizes: np.ndarray, watch: Watch) -
     carries = np.isin(np.arange(len(pictures)), list(corners))
     size = (factor * (box[2] - box[0]), factor * (box[3] - box[1]))
     far = int(sizes.max())
-    return Placement(factor * places, carries, size, (-far, -far, far, far), factor, True)
+    return MarkLocations(factor * places, carries, size, (-far, -far, far, far), factor, True)
 
 
 def _peak(template: np.ndarray, picture: np.ndarray) -> tuple[np.ndarray, float]:

@@ -21,7 +21,7 @@ from preprocessing.marks.from_pictures import features
 _RIDGE = 1e-4
 
 
-class Pairs(NamedTuple):
+class NeighborPairs(NamedTuple):
     """Normal equations of all pairs of neighbours along one axis; float64, of the picture's size less one there.
 
     Attributes:
@@ -37,7 +37,7 @@ class Pairs(NamedTuple):
     h: np.ndarray
 
     @classmethod
-    def nothing(cls, height: int, width: int) -> Pairs:
+    def nothing(cls, height: int, width: int) -> NeighborPairs:
         """The sums over no pictures; a trace keeps pairs that none shows from being divided by 0."""
         shape = (height, width)
         return cls(np.full(shape, 1e-9), np.zeros((3, *shape)), np.full((3, *shape), 1e-12), np.zeros((4, *shape)))
@@ -77,7 +77,7 @@ class Pairs(NamedTuple):
         return self.aa - (self.ab**2 / self.bb).sum(0)
 
 
-def _gathered(pairs: tuple[Pairs, Pairs], flows: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def _gathered(pairs: tuple[NeighborPairs, NeighborPairs], flows: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """The transpose of taking differences, of what `flows` gives down and to the right."""
     height, width = pairs[1].aa.shape[0], pairs[0].aa.shape[1]
     out = np.zeros((4, height, width))
@@ -109,7 +109,9 @@ def _preconditioner(mean: np.ndarray, height: int, width: int) -> Callable[[np.n
     return apply
 
 
-def solve(pairs: tuple[Pairs, Pairs], free: np.ndarray, tolerance: float = 2e-2, steps: int = 60) -> np.ndarray:
+def solve(
+    pairs: tuple[NeighborPairs, NeighborPairs], free: np.ndarray, tolerance: float = 2e-2, steps: int = 60
+) -> np.ndarray:
     """Finds the fields.
 
     Args:

@@ -8,14 +8,14 @@ import numpy as np
 
 from preprocessing.marks.from_pictures import features
 from preprocessing.marks.from_pictures.alternation import Stack
-from preprocessing.marks.from_pictures.place import Placement
+from preprocessing.marks.from_pictures.place import MarkLocations
 
 _ROUNDS = 10
 # Where its place is all but known, a picture moves only where its edges fit the others' so much better.
 _BETTER = 1.25
 
 
-def grow(placement: Placement, margin: int) -> Placement:
+def grow(placement: MarkLocations, margin: int) -> MarkLocations:
     """The region with a margin around, as far as pictures go."""
     top, left, bottom, right = placement.limits
     first = np.maximum((-margin, -margin), (top, left))
@@ -28,7 +28,7 @@ def grow(placement: Placement, margin: int) -> Placement:
 
 
 def cut(
-    pictures: Sequence[np.ndarray], numbers: Sequence[int], placement: Placement, seen: tuple[bool, ...]
+    pictures: Sequence[np.ndarray], numbers: Sequence[int], placement: MarkLocations, seen: tuple[bool, ...]
 ) -> tuple[Stack, np.ndarray]:
     """Cuts the region out.
 

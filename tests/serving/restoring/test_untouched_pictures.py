@@ -396,7 +396,7 @@ def test_a_video_names_the_frames_without_the_mark(restorer, photo, tmp_path):
 
 def test_many_ranges_of_frames_are_cut_short():
     frames = [(2 * number, MARK_NOT_FOUND) for number in range(1, 14)]
-    said = str(video.Summary(restored=13, untouched=[*frames, (30, NOTHING_CHANGED)]))
+    said = str(video.VideoSummary(restored=13, untouched=[*frames, (30, NOTHING_CHANGED)]))
     assert said == (
         "restored 13 frames, mark not found in 13 (frames 2, 4, 6, 8, 10, 12, 14, 16, 18, 20 and 3 more ranges), "
         "unchanged 1 in which the model found nothing to restore (frame 30)"
