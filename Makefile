@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 COCO ?=
 MODELS ?= generic=pretrained/generic keyed=runs/app/keyed
 
-.PHONY: demo app test lint format benchmarks constraints clean
+.PHONY: demo app test test-fast lint format benchmarks constraints clean
 
 demo: $(VENV)/installed
 	@$(BIN)/python -m examples.demo --coco="$(COCO)" --out=runs/demo
@@ -23,6 +23,10 @@ app: $(VENV)/installed
 
 test: $(VENV)/installed
 	@$(BIN)/python -m pytest -q -n 2 --dist=loadfile
+
+# Under three minutes: no training, no browser, no server, no cluster.
+test-fast: $(VENV)/installed
+	@$(BIN)/python -m pytest -q -n 2 --dist=loadfile -m "not slow and not browser and not cluster and not tf221"
 
 lint: $(VENV)/installed
 	@$(BIN)/ruff check .

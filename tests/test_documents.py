@@ -26,6 +26,8 @@ from PIL import Image, ImageDraw, ImageFont
 from preprocessing.marks import draw
 from tests.commands import ROOT, check_flags, flags_of, shell_of, words_of
 
+pytestmark = pytest.mark.slow
+
 _DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 # Commands that are not run, by what is in them, and why. Flags of ours in them are checked.

@@ -13,6 +13,8 @@ from benchmarks.data import marked
 from benchmarks.judge import judge
 from common.command_line import UserError
 
+pytestmark = pytest.mark.slow
+
 
 class _Halving(tf.Module):
     """Restores a picture by halving its values, which is wrong everywhere by a known amount."""

@@ -12,6 +12,8 @@ from common.command_line import UserError
 from examples.demo import require
 from tests.conftest import SHARED
 
+pytestmark = pytest.mark.slow
+
 _FIGURES = {"covered_psnr_in", "covered_psnr_out", "psnr_in", "psnr_out", "uncovered_psnr_out"}
 
 

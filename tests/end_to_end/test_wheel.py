@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 _ROOT = Path(__file__).parents[2]
 _PACKAGES = ("common", "configs", "examples", "preprocessing", "pretrained", "serving", "training")
 # `make test` installs the checkout itself; without this, a module that the wheel lacks would be found there.

@@ -13,6 +13,8 @@ from preprocessing.conversion import shards
 from preprocessing.dataset import schema
 from preprocessing.dataset.integrity import verify
 
+pytestmark = pytest.mark.slow
+
 
 def _files(folder):
     """Name -> bytes of all files below a folder."""

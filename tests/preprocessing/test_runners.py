@@ -22,6 +22,8 @@ from preprocessing.dataset.integrity import verify
 from tests.dask_cluster import dask_cluster
 from tests.object_store import s3_server
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture
 def many_pictures(tmp_path, photographs):

@@ -21,6 +21,8 @@ from serving.restoring.folder import restore_folder
 from serving.web import uploads
 from tests.serving.conftest import decoded, encoded
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("gradio", reason="no Gradio; pip install 'cleanplate[demo]', with Python 3.10 or newer")
 
 ROOT = pathlib.Path(__file__).parents[2]

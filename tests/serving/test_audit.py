@@ -22,6 +22,8 @@ from serving.audit import audit
 from serving.auditing import attacks, defences, estimation, grades, verdict
 from tests.marks import CANVASES, lay
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 EVIL = "<b>&$title.png"
 

@@ -35,6 +35,8 @@ from tests.object_store import s3_server
 from tests.serving.conftest import encoded
 from tests.serving.restoring.test_photo import PROFILE, XMP, exif
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PROCESSES = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 LISTS = ("failed.jsonl", "untouched.jsonl")

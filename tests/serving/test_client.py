@@ -14,6 +14,8 @@ from serving.endpoint.model_store import ModelStore
 from serving.restoring.folder import restore_folder
 from tests.serving.conftest import decoded, encoded, model_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def restorer(server):

@@ -10,6 +10,8 @@ import pytest
 
 from tests.serving.conftest import encoded
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 

@@ -24,6 +24,8 @@ from serving.web.uploads import Comparison, Upload, restore_uploads
 from tests.marks import CANVASES, lay
 from tests.serving.conftest import encoded, model_config
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(1, 1), (2, 3), (47, 33), (480, 640)]  # height and width
 LARGE = (4000, 6000)
 KINDS = ["blind", "field", "stamp", "stamp_as_it_is"]

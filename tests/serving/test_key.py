@@ -18,6 +18,8 @@ from tests.marks import CANVASES, lay
 from training.keyed import finder
 from training.keyed.restore import KeyedRestorer
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 
 

@@ -20,6 +20,8 @@ from training.run import exportable
 from training.run.finite import FiniteLoss
 from training.validation import Validation, make_restore
 
+pytestmark = pytest.mark.slow
+
 
 def _config(dataset, canvas_path, **fields):
     config = default.get_config()

@@ -11,6 +11,8 @@ from training.data import pairs
 from training.distributed import devices
 from training.optimizers import Optimizer
 
+pytestmark = pytest.mark.slow
+
 
 def _config(canvas_path, **fields):
     config = default.get_config()

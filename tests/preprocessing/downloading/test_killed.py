@@ -9,6 +9,8 @@ import pytest
 from preprocessing.downloading import archives
 from tests.preprocessing.downloading.archive_server import download_command, is_whole, part_of, run, serve
 
+pytestmark = pytest.mark.slow
+
 
 def test_killed_while_downloading_it_asks_for_nothing_but_the_rest(server, archive, pictures, dest):
     server.stalls_after = archive.bytes // 2

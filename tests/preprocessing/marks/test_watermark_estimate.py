@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from common.command_line import UserError
 from preprocessing.marks.from_pictures import estimate
 
+pytestmark = pytest.mark.slow
+
 _SHARED = Path(__file__).parents[3] / "../shared/data"
 _SIZE = (170, 230)
 

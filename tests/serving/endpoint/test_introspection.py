@@ -16,6 +16,8 @@ from serving.endpoint.model_store import ModelStore
 from serving.endpoint.prometheus import PATH, Metrics
 from tests.serving.conftest import PIXEL, Stubs, model_config, predict_request, refused
 
+pytestmark = pytest.mark.slow
+
 PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 
 

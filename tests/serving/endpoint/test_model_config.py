@@ -17,6 +17,8 @@ from common.command_line import UserError
 from serving.endpoint import model_config
 from tests.serving.conftest import Stubs, export, predict_request, refused
 
+pytestmark = pytest.mark.slow
+
 
 def _inverted(images):
     return 1.0 - images

@@ -17,6 +17,8 @@ from serving.endpoint.endpoint import Endpoint
 from serving.endpoint.model_store import ModelStore
 from tests.serving.conftest import PIXEL, Stubs, model_config, predict_request, refused, status_request
 
+pytestmark = pytest.mark.slow
+
 Code = grpc.StatusCode
 VersionStatus = get_model_status_pb2.ModelVersionStatus
 

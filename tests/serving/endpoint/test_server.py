@@ -32,6 +32,8 @@ from tests.serving.conftest import (
     status_request,
 )
 
+pytestmark = pytest.mark.slow
+
 Code = grpc.StatusCode
 VersionStatus = get_model_status_pb2.ModelVersionStatus
 

@@ -14,6 +14,8 @@ from serving.endpoint.model_store import ModelStore
 from serving.restoring.remote import Restorer
 from tests.serving.conftest import encoded, model_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):

@@ -34,6 +34,8 @@ from tests.serving.restoring.test_photo import exif
 from tests.serving.restoring.test_video import ffmpeg, frames_of
 from tests.serving.test_batch_restore import ROOT, block, command, contents, wait_until, write
 
+pytestmark = pytest.mark.slow
+
 CASE = SHARED / "cases" / "04-mark-not-there"
 STAMP = np.asarray(CANVASES["one stamp"])
 THREADS = ["--direct_running_mode=multi_threading", "--direct_num_workers=2"]

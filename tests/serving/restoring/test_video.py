@@ -16,6 +16,8 @@ from serving.restoring.remote import Refused, Restorer
 from serving.restoring.video import restore_video
 from tests.common.test_child_process import counted, needs_glibc
 
+pytestmark = pytest.mark.slow
+
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 
 

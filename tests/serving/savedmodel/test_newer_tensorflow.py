@@ -19,6 +19,8 @@ from preprocessing.marks import draw
 from serving.key import key
 from tests.marks import CANVASES, corner_for, lay
 
+pytestmark = pytest.mark.tf221
+
 PYTHON = Path(__file__).parents[3] / ".venv-tf221" / "bin" / "python"
 # The wide one ended the process on an AVX-512 processor when the graph still multiplied stacks of matrices.
 MARKS = {

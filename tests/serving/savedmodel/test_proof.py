@@ -17,6 +17,8 @@ from tests.marks import CANVASES
 from training import loop
 from training.run import exportable, validation_samples
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(dataset, canvas_path, tmp_path_factory):

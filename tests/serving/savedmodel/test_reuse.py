@@ -20,6 +20,8 @@ from serving.savedmodel import portable
 from tests.serving.conftest import SmallNetwork, export, load
 from training import models
 
+pytestmark = pytest.mark.slow
+
 _DOCUMENT = pathlib.Path(__file__).parents[3] / "docs" / "reuse.md"
 _KERAS_3 = "tensorflow-cpu==2.16.*"  # the smallest of those with Keras 3
 _SHAPES = [(1, 1, 1), (1, 1, 9), (2, 33, 47), (1, 64, 96), (1, 301, 203)]

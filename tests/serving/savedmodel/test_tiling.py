@@ -7,6 +7,8 @@ import tensorflow as tf
 from serving.savedmodel.tiling import Tiling
 from tests.serving.conftest import HALO, STRIDE, SmallNetwork, export, load
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tiled_model(tmp_path_factory):

@@ -20,6 +20,8 @@ from serving.savedmodel.warmup import read_warmup_requests
 from serving.savedmodel.writer import write_saved_model
 from tests.serving.conftest import HALO, STRIDE, SmallNetwork, decoded, encoded, export, load
 
+pytestmark = pytest.mark.slow
+
 _LOADS_WITH_TENSORFLOW_ALONE = """
 import sys
 import types

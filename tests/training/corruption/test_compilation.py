@@ -4,6 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_xla_compiles_every_kind_once_and_not_for_every_draw(canvas_path, tmp_path):
     specs = [

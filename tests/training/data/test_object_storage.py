@@ -18,6 +18,8 @@ from tests.object_store import s3_server
 from training import loop
 from training.run import workdir
 
+pytestmark = pytest.mark.cluster
+
 _FIELDS = {
     "data.crop": 32,
     "data.shuffle_crops": 64,

@@ -15,6 +15,8 @@ from training.models import u_shape
 from training.run import exportable
 from training.validation import Validation, make_restore
 
+pytestmark = pytest.mark.slow
+
 
 def _config(dataset, canvas_path, **fields):
     config = default.get_config()

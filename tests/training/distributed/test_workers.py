@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.cluster
+
 _ROOT = Path(__file__).parents[3]
 _STEPS = 160
 

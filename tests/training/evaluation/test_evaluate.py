@@ -22,6 +22,8 @@ from training.evaluate import evaluate
 from training.evaluation import gallery, histogram, model
 from training.run import exportable
 
+pytestmark = pytest.mark.slow
+
 NOISE = "gaussian:stddev=20..40"
 
 

@@ -9,6 +9,8 @@ import tensorflow as tf
 from tests.marks import CANVASES
 from training.keyed import block_matching, canvas_features, placement
 
+pytestmark = pytest.mark.slow
+
 
 def _at(corner, scale=1.0, degrees=0.0):
     return placement.Placement(

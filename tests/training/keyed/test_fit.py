@@ -7,6 +7,8 @@ import tensorflow as tf
 from tests.marks import CANVASES, corner_for, lay, placed
 from training.keyed import blend, canvas_features, fit
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("jpeg", "tolerance"), [(None, 0.005), (90, 0.02)])
 def test_the_opacity_is_found(mark, crops, jpeg, tolerance):

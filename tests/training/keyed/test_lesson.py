@@ -11,6 +11,8 @@ from configs import repair
 from training import corruption, models
 from training.keyed import lesson
 
+pytestmark = pytest.mark.slow
+
 _SPEC = "watermark:canvas={},layout=tile,opacity=0.6..0.9,scale=0.8..1.2"
 
 

@@ -7,6 +7,8 @@ import tensorflow as tf
 from tests.marks import CANVASES, corner_for, lay
 from training.keyed import canvas_features, locate
 
+pytestmark = pytest.mark.slow
+
 
 def _score_map(picture, features):
     fields = locate.picture_fields(tf.constant(picture[None] / np.float32(255)))

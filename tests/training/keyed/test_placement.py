@@ -10,6 +10,8 @@ from PIL import Image
 from tests.marks import CANVASES, placed
 from training.keyed import canvas_features, placement
 
+pytestmark = pytest.mark.slow
+
 
 def _over_picture(layer, corner, scale=1.0, rotation=0.0, size=(120, 150), is_sharp=False):
     where = placement.Placement(*(tf.constant(value, tf.float32) for value in (corner, scale, rotation)))

@@ -10,6 +10,8 @@ from preprocessing.marks import draw
 from tests.marks import CANVASES, lay
 from training.keyed import canvas_features, finder, placement, search
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("name", "corner", "scale", "degrees"),

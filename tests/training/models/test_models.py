@@ -15,6 +15,8 @@ from serving.savedmodel.tiling import Tiling, restore_any_size
 from training import models
 from training.models import head, nafnet, repair, srresnet, unet
 
+pytestmark = pytest.mark.slow
+
 # Small, and with more than one block in a row and more than one resolution where a model has them.
 _SMALL = {
     "unet": {"features": (4, 6, 8), "blocks": (1, 1, 2)},

@@ -10,6 +10,8 @@ from serving.export import export
 from training import loop, models
 from training.run import initial_weights
 
+pytestmark = pytest.mark.slow
+
 
 def _config(dataset, canvas_path, **fields):
     config = default.get_config()

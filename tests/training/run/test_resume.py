@@ -18,6 +18,8 @@ from training.data.input_pipeline import training_batches
 from training.run import checkpoints, exportable
 from training.run.checkpoints import BestWeights, Checkpoints
 
+pytestmark = pytest.mark.slow
+
 _STEPS = 40
 
 
