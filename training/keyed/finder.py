@@ -129,7 +129,9 @@ class Finder:
         self._scaled = once(self._scaled, PIXELS, NUMBERS, NUMBERS, INTEGER, FOUND_SO_FAR)
         of_axes = tf.TensorSpec([2], tf.bool)
         self._searched = once(self._searched, PICTURE, LAYER, NUMBER, NUMBERS, NUMBERS, INTEGER, PLANE, NUMBER, of_axes)
-        # `first` is not here: it has a single caller, and is inlined there.
+        # Inlined into the loops that call them, these two fail in a tf.Session, which TF Serving is.
+        self._nearer = once(self._nearer, PIXELS, PLACEMENT, FOUND_SO_FAR)
+        self.first = once(self.first, PIXELS)
         self.next = once(self.next, PIXELS, MATCH, FOUND_SO_FAR)
         self._is_searched = len(self._scales) * len(self._angles) > 1
 

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-import training
+import training.run
 from common import versions
 from common.command_line import UserError
 from serving.export import export as export_workdir
@@ -132,7 +132,7 @@ def test_the_command_exports_what_training_hands_over(tmp_path, monkeypatch):
     fake = types.ModuleType("training.run.exportable")
     fake.load = {"runs/a": trained}.get
     monkeypatch.setitem(sys.modules, "training.run.exportable", fake)
-    monkeypatch.setattr(training, "exportable", fake, raising=False)
+    monkeypatch.setattr(training.run, "exportable", fake, raising=False)
     path = export_workdir("runs/a", tmp_path / "out", version=3, tile=40, max_pixels=99)
     assert path == tmp_path / "out" / "3"
     info = json.loads((path / "export_info.json").read_text())

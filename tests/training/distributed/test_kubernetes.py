@@ -10,7 +10,7 @@ import yaml
 
 from training.distributed import workers
 
-_FILE = pathlib.Path(workers.__file__).parent / "kubernetes" / "workers.yaml"
+_FILE = pathlib.Path(workers.__file__).parents[1] / "kubernetes" / "workers.yaml"
 
 
 @pytest.fixture(scope="module")
