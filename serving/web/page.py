@@ -44,7 +44,7 @@ CSS = """
 #files .label-clear-button { display: none; }
 """
 _VISITORS = 4  # visitors served at the same time; others wait
-_KEPT_SECONDS = 24 * 3600  # how long Gradio keeps uploaded files
+_KEPT_SECONDS = 24 * 3600  # age in seconds at which Gradio deletes temporary files
 # How the summary introduces the images that a model left unchanged.
 _REASONS = {
     untouched_pictures.MARK_NOT_FOUND: "Mark not found in",
