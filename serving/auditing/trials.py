@@ -100,7 +100,7 @@ class Trials:
         Args:
           defence: how to apply the mark.
           rgba: the mark, uint8 `[h, w, 4]`, without a transparent border.
-          pictures: the clean pictures; enough for every attack.
+          pictures: the clean images; enough for every attack.
           bar: progress bar, advanced by one step per restoration.
         """
         marker = Marker(defence, rgba, self._folder)

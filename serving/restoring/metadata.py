@@ -1,8 +1,8 @@
 """Copies a photo's metadata into its restored file, byte for byte: EXIF, ICC, XMP, IPTC, comments.
 
 JPEG segments and PNG chunks are copied verbatim, because no library that parses and rewrites them preserves all of them
-(maker notes, IPTC, extended XMP). Only one value changes: if the pixels were rotated upright, the orientation is set to
-1. Metadata that describes how the old pixels were encoded (JFIF, Adobe, MPF; PLTE, tRNS, sBIT) is not copied.
+(maker notes, IPTC, extended XMP). Only one value changes: the orientation becomes 1 if the pixels were rotated upright.
+Metadata that describes how the old pixels were encoded (JFIF, Adobe, MPF; PLTE, tRNS, sBIT) is not copied.
 """
 
 from __future__ import annotations
