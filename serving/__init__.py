@@ -1,8 +1,9 @@
-"""A trained network as a SavedModel, the servers that speak for it, and their client."""
+"""Exports trained networks as SavedModels, serves them, and restores photos with them."""
 
 import os
 
 import common.environment  # noqa: F401  (before TensorFlow)
 
-# gRPC's C core logs to stderr what it also returns; our commands say it in one line. Before grpc is imported.
+# gRPC's C core logs to stderr errors that it also returns, and our commands report those in one line. Must be set
+# before grpc is imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -1,20 +1,20 @@
-"""A page in the browser on top of the client: drop pictures, see before and after, download all.
+"""A browser page on top of the client: drop images, compare before and after, download everything.
 
-    python -m serving.app --server=localhost:8500                      asks a server that runs already
+    python -m serving.app --server=localhost:8500                      uses a server that is already running
     python -m serving.app --export=mine=runs/mine/export               serves an export from this process
     python -m serving.app --export=generic=pretrained/generic --export=keyed=runs/mark/export
 
-Needs the extra `demo` (Gradio, Python 3.10 or newer). What is downloaded is byte for byte what `serving.client` writes
-for the same file: its format, its metadata, its alpha; several pictures as a zip too. A picture that cannot be
-restored gets a sentence that says why, and the others go on.
+Needs the extra `demo` (Gradio, Python 3.10 or newer). A download is byte for byte what `serving.client` writes for the
+same file: same format, metadata and alpha. Several images can be downloaded as one zip. If an image cannot be restored,
+the page says why and continues with the others.
 
-When it is ready it prints one line:
+When ready, it prints one line:
 
     app at http://127.0.0.1:7860; stop with Ctrl-C
 
-Ctrl-C or SIGTERM ends it; exit code 0. Pictures lie in a temporary folder that goes with it. It listens on this machine
-alone unless `--host` says otherwise: there is no authentication. The page fetches nothing from anywhere else, and
-nothing is reported to anybody.
+Ctrl-C or SIGTERM stops it with exit code 0. Images are kept in a temporary folder that is deleted when it stops. There
+is no authentication, so it listens only on this machine unless `--host` says otherwise. The page loads nothing from
+other hosts and sends no telemetry.
 """
 
 from __future__ import annotations
@@ -78,23 +78,23 @@ def serve(
     deadline_seconds: float = 60.0,
     credentials: grpc.ChannelCredentials | None = None,
 ) -> None:
-    """Shows the page until the process is asked to end; prints a line when it is ready.
+    """Serves the page until the process is told to stop; prints a line when ready.
 
     Args:
-      server: `host:port` of the server's gRPC; it need not run yet.
-      models: names of its models, the first one is chosen at the start.
-      examples: pictures to try it with.
+      server: `host:port` of the server's gRPC endpoint; it need not be running yet.
+      models: names of the server's models; the first is selected initially.
+      examples: example images offered on the page.
       host: the address to listen on.
       port: 0 picks a free one.
-      deadline_seconds: how long one picture may take.
-      credentials: see `tls.channel_credentials`; None for plain text.
+      deadline_seconds: maximum time per image.
+      credentials: TLS credentials from `tls.channel_credentials`; None for plain text.
 
     Raises:
       UserError: Gradio is not installed, or the address cannot be bound.
     """
     with contextlib.ExitStack() as stack:
         work_dir = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cleanplate-app-")))
-        # Before Gradio is imported, which reports to its makers otherwise.
+        # Must be set before Gradio is imported: otherwise it sends telemetry.
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(work_dir / "gradio"))
         try:
             from serving.web.page import CSS, THEME, build
@@ -102,14 +102,14 @@ def serve(
             raise UserError(
                 f"{error.name} is not installed; pip install 'cleanplate[demo]', with Python 3.10 or newer"
             ) from error
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # by which Gradio asks itself whether it runs
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio polls itself at startup
         restorers = {
             name: stack.enter_context(Restorer(server, name, deadline_seconds, credentials))
             for name in dict.fromkeys(models)
         }
         page = build(restorers, examples, work_dir)
         _draw_icon(work_dir / "icon.png")
-        stop = stop_asked()  # before the line that tells others that we are here
+        stop = stop_asked()  # before the ready line, after which others may send a signal
         try:
             page.launch(
                 server_name=host,
@@ -142,7 +142,7 @@ def _free_port(host: str) -> int:
 
 
 def _draw_icon(path: pathlib.Path) -> None:
-    """A divider between a marked half and a clean one, for the browser's tab."""
+    """Draws the browser tab's icon: a watermarked half and a clean half with a divider."""
     icon = Image.new("RGB", (64, 64), "#0f766e")
     draw = ImageDraw.Draw(icon)
     draw.rectangle((0, 0, 31, 63), "#99f6e4")
@@ -155,14 +155,14 @@ def _draw_icon(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _embedded_server(exports: Mapping[str, str]) -> Iterator[str]:
-    """Serves export folders by name on a free port of this machine and yields its address."""
+    """Serves export folders by name on a free local port; yields the address."""
     configs = [model_server_config_pb2.ModelConfig(name=name, base_path=path) for name, path in exports.items()]
     with ModelStore(configs, poll_seconds=1.0) as store, Endpoint(store) as endpoint:
         yield endpoint.address
 
 
 def _exports(given: Sequence[str]) -> dict[str, str]:
-    """The export folders by name."""
+    """Parses NAME=EXPORT_DIR arguments into export folders by name."""
     exports: dict[str, str] = {}
     for text in given:
         name, separator, path = text.partition("=")
@@ -175,7 +175,7 @@ def _exports(given: Sequence[str]) -> dict[str, str]:
 
 
 def _examples(folder: str | None) -> list[pathlib.Path]:
-    """The pictures in the folder."""
+    """Lists the images in the folder."""
     if folder is None and not _DEFAULT_EXAMPLES.is_dir():
         return []
     path = pathlib.Path(folder or _DEFAULT_EXAMPLES).absolute()
@@ -185,7 +185,7 @@ def _examples(folder: str | None) -> list[pathlib.Path]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Reads the flags and shows the page."""
+    """Reads the flags and serves the page."""
     command_line.refuse_positional(argv)
     exports, examples = _exports(_EXPORT.value), _examples(_EXAMPLES.value)
     if exports and (_FLAGS["server"].present or _FLAGS["model_name"].present):

@@ -1,30 +1,30 @@
-r"""Says how well a mark of one's own holds: tries to take it off, as others would, and writes a report.
+r"""Audits how well your own watermark resists removal: attacks it as others would, and writes a report.
 
     python -m serving.audit --canvas=mark.png --images=photos --out=report
 
-In: the mark, an RGBA picture; clean pictures, a file or a folder with the folders in it. Each picture is cropped about
-its centre, marked, and attacked, as a lossless copy and as a JPEG:
+Input: the mark, an RGBA image; clean images, a single file or a folder (searched recursively). Each image is cropped
+around its center, marked, and attacked, both as a lossless copy and as a JPEG:
 
-    blind           by a network that never saw the mark (--model)
-    keyed           by who has the file of the mark: located, inverted, repaired
-    estimated-N     likewise, by who has N marked copies and estimates the mark from them
+    blind           a network that has never seen the mark (--model)
+    keyed           the attacker has the mark's file: locate the mark, invert the blend, repair
+    estimated-N     the attacker has N marked copies, estimates the mark from them, and continues as in `keyed`
 
-The mark is laid as it is ("plain") and hardened, as --defences says: `moved`, `warp`, `opacity`, `colour`, `combined`,
-`twice`; `serving.auditing.defences` says what each does. What hardening costs is how much more the marked copy
-differs from the clean picture.
+The mark is applied unmodified ("plain") and hardened in each way that --defences lists: `moved`, `warp`, `opacity`,
+`colour`, `combined`, `twice`; `serving.auditing.defences` describes them. The cost of hardening is how much more the
+marked copy differs from the clean image.
 
-Out: REPORT/
-    index.html      one page, needs no network: grades, figures, what was estimated of the mark, pictures to compare
+Output: REPORT/
+    index.html      one self-contained page: grades, figures, estimates of the mark, images to compare
     summary.json    `grade` of the plain mark, `rule`, `mark`, `model`, `arguments`, `pictures` (found, read, restored,
-                    failed with reasons), `left_out` (attacks that need more pictures), and `defences`: `grade`,
+                    failed with reasons), `left_out` (attacks that need more images), and `defences`: `grade`,
                     `strongest`, `visibility`, `results` of every attack with means and medians
-    pictures.csv    a row for each picture, defence, encoding and attack: `located` is 1 where the attack found the
-                    mark; figures as `training.evaluate` writes them, FIGURE_in of the marked copy, FIGURE_out after
+    pictures.csv    one row per image, defense, encoding and attack: `located` is 1 if the attack found the mark;
+                    figures as in `training.evaluate`: FIGURE_in for the marked copy, FIGURE_out after the attack
 
-A grade is that of the strongest attack, from A, the mark holds, to F, it is taken off; leaving the copy alone counts
-as an attack, so that a mark that is hardly visible has no good grade. `serving.auditing.grades` has the rule. The
-folder appears when it is complete. A mark that copies do not reveal is a result. A picture that cannot be read is
-named, counted and listed, and the others go on; the exit code is 1 then.
+The strongest attack sets the grade: from A (the mark holds) to F (it is removed). Leaving the copy untouched counts as
+an attack, so a barely visible mark does not get a good grade. `serving.auditing.grades` defines the rule. The folder
+appears only once it is complete. If the mark cannot be estimated from the copies, the report says so; this is not an
+error. If an image cannot be read, the command names, counts and lists it, continues with the others, and exits with 1.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from training.evaluation import pictures, report_folder
 
 HARDENED = tuple(defence.name for defence in defences_lib.HARDENED)
 ATTACKS = (BLIND, KEYED, "estimated-5", "estimated-20", "estimated-100")
-# Pixels a side, below which a mark is not located reliably.
+# Pixels per side. Marks are not located reliably in smaller images.
 _LEAST_SIDE = 64
 
 _FLAGS = flags.FlagValues()
@@ -84,7 +84,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the report that is t
 
 
 def _chosen(names: Sequence[str]) -> list[defences_lib.Defence]:
-    """The plain mark and the defences of these names."""
+    """Returns the plain mark and the named defenses."""
     known = {defence.name: defence for defence in defences_lib.HARDENED}
     for name in names:
         if name not in known:
@@ -106,7 +106,7 @@ def _check_attacks(names: Sequence[str]) -> None:
 def _read(
     found: Sequence[tuple[str, Path]], side: int, most: int
 ) -> tuple[list[trials.CleanImage], list[dict[str, str]]]:
-    """The first pictures that can be read, `most` of them, and what is wrong with the others up to there."""
+    """Reads images until `most` have succeeded; returns them and the failures met on the way, with reasons."""
     read, failed = [], []
     with tqdm(total=min(most, len(found)), desc="reading", unit="picture", disable=None) as bar:
         for number, (name, path) in enumerate(found):
@@ -126,7 +126,7 @@ def _read(
 
 
 def _possible(names: Sequence[str], available: int) -> tuple[list[str], list[dict[str, str]]]:
-    """The attacks that there are pictures for, and the others with the reason."""
+    """Splits the attacks into those with enough images, and the others with the reason."""
     possible = [name for name in names if copies_needed(name) <= available]
     left_out = [
         {"attack": name, "reason": f"needs {copies_needed(name)} pictures, and {available} can be read"}
@@ -154,29 +154,29 @@ def audit(
     shown: int = 2,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Writes a report on a mark.
+    """Writes an audit report for a mark.
 
     Args:
-      canvas: path of an RGBA picture, the mark.
-      images: a folder of clean pictures, or one picture.
+      canvas: path of the mark, an RGBA image.
+      images: a folder of clean images, or a single image.
       out: the report's folder.
-      model_path: of the blind attack, an export, a version of it, or a training workdir; None for the one that comes
-        with Cleanplate.
-      repair: a repair network's workdir; None for the one that comes with Cleanplate, "" for none.
-      defences: names of ways to harden the mark, which are audited beside the plain one.
+      model_path: the blind attack's model: an export, one of its versions, or a training workdir; None for the
+        bundled one.
+      repair: a repair network's workdir; None for the bundled one, "" for no repair.
+      defences: names of the hardened variants to audit in addition to the plain mark.
       attacks: `blind`, `keyed`, `estimated-N`.
-      quality: of the JPEG copies, 1..100.
-      side: of the centre crop in pixels, at most, 64 or more.
-      limit: pictures restored by each attack, at most.
-      seed: of what is random about marks.
-      shown: worst pictures shown a defence, and as many of the best.
-      overwrite: replace the report that is there.
+      quality: JPEG quality of the copies, 1..100.
+      side: maximum side of the center crop in pixels; at least 64.
+      limit: maximum number of images that each attack restores.
+      seed: seed for the random placement and hardening of marks.
+      shown: how many of the worst images to show per defense, and as many of the best.
+      overwrite: replace an existing report.
 
     Returns:
-      What summary.json holds, and `lines`: a line a defence with its grade.
+      The content of summary.json, plus `lines`: one line per defense with its grade.
 
     Raises:
-      UserError: something given cannot be used, or not one picture can be read.
+      UserError: invalid user input, or no image can be read.
     """
     arguments = {
         "canvas": str(canvas),
@@ -247,7 +247,7 @@ def audit(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Reads the flags, audits, and prints a line a defence."""
+    """Reads the flags, runs the audit, and prints one line per defense."""
     command_line.refuse_positional(argv)
     canvas, images = command_line.required("serving.audit", _CANVAS, _IMAGES)
     summary = audit(

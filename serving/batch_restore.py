@@ -1,43 +1,43 @@
-r"""Restores any number of pictures by Apache Beam, with an exported model and without a server.
+r"""Restores any number of images with Apache Beam and an exported model; needs no server.
 
     python -m serving.batch_restore --model=runs/demo/export --input='photos/**' --output=restored \
         --direct_running_mode=multi_processing --direct_num_workers=4
 
-In: a folder, a pattern or a picture. Out: the same names under OUTPUT, in the input's format (JPEG at quality 95), with
-its size and metadata (EXIF, ICC profile, XMP, IPTC, copyright) and its alpha: each the same to the byte as what
-`serving.client` writes of it.
+Input: a folder, a pattern or a single image. Output: the same names under OUTPUT, in the input's format (JPEG at
+quality 95), with its size, metadata (EXIF, ICC profile, XMP, IPTC, copyright) and alpha. Every file is byte for byte
+what `serving.client` would write.
 
     photos/                        restored/
       holiday/0001.jpg               holiday/0001.jpg
       scan.png                       scan.png
-      clean.jpg                      clean.jpg           a copy, byte for byte: there was nothing to restore
+      clean.jpg                      clean.jpg           a byte-for-byte copy: there was nothing to restore
                                      untouched.jsonl     {"filename": "clean.jpg", "reason": …}, one per line
       broken.jpg                     failed.jsonl        {"filename": "broken.jpg", "reason": …}, one per line
-      notes.txt                                          left alone, and counted
+      notes.txt                                          ignored, and counted
 
---input     a folder: all pictures below it. Or a pattern in Beam's sense, quoted, so that the shell leaves it alone:
-            `*` stays within a folder, `**` goes through those below it too. Names are kept from the last folder before
-            the first `*`, `?` or `[`. Hidden files are passed over; so is OUTPUT, if it lies in there.
---model     what `serving.export` or `serving.key` wrote: EXPORT_DIR, of which the newest version is taken, or one
-            version's own folder, which is the one to name where a later run must give the same bytes.
---overwrite restores again what OUTPUT has already; otherwise that is skipped.
+--input     a folder, which means all images below it, or a Beam pattern, quoted to protect it from the shell: `*`
+            matches within a folder, `**` also in subfolders. Output names are relative to the last folder before the
+            first `*`, `?` or `[`. Hidden files are skipped, and so is OUTPUT if it lies inside the input.
+--model     an export of `serving.export` or `serving.key`: EXPORT_DIR, which means its newest version, or the folder of
+            one version. Name a version if a later run must give the same bytes.
+--overwrite restores images again that are already in OUTPUT; by default they are skipped.
 
-A picture in which an export of `serving.key` does not find its mark, or in which another model changes nothing, is
-copied as it is, counted apart from the restored ones, and listed in `untouched.jsonl` with the reason: "mark not found"
-or "nothing changed". The list has the pictures of earlier jobs too.
+If an export of `serving.key` does not find its mark in an image, or another model changes nothing, the image is copied
+unchanged, counted separately, and listed in `untouched.jsonl` with the reason: "mark not found" or "nothing changed".
+The list also includes the images of earlier jobs.
 
-Flags that are not listed by --help are Beam's: --runner=DataflowRunner and so on. All three paths may be URLs (s3://,
-gs://) where Beam's extra for them is installed; every worker must reach them. Each process loads the model once, and
-each thread has one picture in memory; TensorFlow uses all processors for it, so that more processes help where
-reading and writing take long, or there are more machines or GPUs.
+Flags that --help does not list are Beam's, such as --runner=DataflowRunner. All three paths may be URLs (s3://, gs://)
+if Beam's extra for them is installed; every worker must be able to reach them. Each process loads the model once, and
+each thread holds one image in memory. TensorFlow uses all processors for one image, so more processes help only if
+reading and writing are slow, or with more machines or GPUs.
 
-The job may be killed at any moment. A picture is written whole; the same command goes on with those that are not there
-and ends with the same files as if nothing had happened, none of them twice. untouched.jsonl is complete at the
-end and failed.jsonl is written last, each empty if there is nothing to list: as long as failed.jsonl is missing, the
-job has not finished. A picture that cannot be restored does not stop the others; the exit code is 1 then, and the next
-run tries it again.
+The job may be killed at any moment. Every image is written atomically; running the same command again restores the
+missing ones and ends with the same files as an uninterrupted run, without duplicates. untouched.jsonl is complete at
+the end, and failed.jsonl is written last; both are empty if there is nothing to list. While failed.jsonl is missing,
+the job has not finished. An image that cannot be restored does not stop the others; the exit code is then 1, and the
+next run tries it again.
 
-For code: `from serving.batch.job import restore_batch`.
+From Python: `from serving.batch.job import restore_batch`.
 """
 
 from __future__ import annotations

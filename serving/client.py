@@ -1,31 +1,31 @@
-"""Restores pictures through a server, ours or TF Serving.
+"""Restores images through a server, either ours or TF Serving.
 
     python -m serving.client --server=localhost:8500 photos/ restored/
 
-In: a picture, or a folder of them with the folders in it. Out: the same names under OUT_DIR, in the input's format
-(JPEG at quality 95), with its size and metadata (EXIF, ICC profile, XMP, IPTC, copyright) and its alpha.
+Input: an image, or a folder (searched recursively). Output: the same names under OUT_DIR, in the input's format (JPEG
+at quality 95), with its size, metadata (EXIF, ICC profile, XMP, IPTC, copyright) and alpha.
 
     photos/                        restored/
       holiday/0001.jpg               holiday/0001.jpg
       scan.png                       scan.png
-      clean.jpg                      clean.jpg             a copy, byte for byte: there was nothing to restore
-      notes.txt                                            left alone, and counted
+      clean.jpg                      clean.jpg             a byte-for-byte copy: there was nothing to restore
+      notes.txt                                            ignored, and counted
                                      untouched.jsonl       {"filename": "clean.jpg", "reason": …}, one per line
 
-A picture in which an export of `serving.key` does not find its mark, or in which another model changes nothing, is
-copied as it is, counted apart from the restored ones, and listed in `untouched.jsonl` with the reason: "mark not found"
-or "nothing changed". The list has the pictures of earlier runs too; where there are none, there is no list.
+If an export of `serving.key` does not find its mark in an image, or another model changes nothing, the image is copied
+unchanged, counted separately, and listed in `untouched.jsonl` with the reason: "mark not found" or "nothing changed".
+The list also includes the images of earlier runs. If no image is untouched, there is no list.
 
-Nothing is overwritten unless `--overwrite` says so: a picture that OUT_DIR has is skipped, so that the same command
-goes on where it was interrupted. A picture that cannot be restored gets a line that says why, and the others go on;
-the exit code is 1 then.
+Nothing is overwritten without `--overwrite`: images that are already in OUT_DIR are skipped, so running the same
+command again resumes an interrupted run. If an image cannot be restored, the command prints why, continues with the
+others, and exits with 1.
 
     python -m serving.client --server=localhost:8500 --video in.mp4 out.mp4
 
-restores a video frame by frame; its sound, subtitles and metadata are copied. Frames in which the mark was not found
-are counted and named, the first one as 1.
+restores a video frame by frame and copies its sound, subtitles and metadata. Frames in which the mark was not found
+are counted and listed by number, starting at 1.
 
-For code: `from serving.client import Restorer`.
+From Python: `from serving.client import Restorer`.
 """
 
 from __future__ import annotations

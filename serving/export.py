@@ -1,17 +1,18 @@
-"""Writes a trained network as a SavedModel that any server with TensorFlow can load.
+"""Exports a trained network as a SavedModel that any TensorFlow server can load.
 
     python -m serving.export --workdir=runs/demo/train --export_dir=runs/demo/export
 
-In: a workdir of `python -m training.train`, with a checkpoint. Out: the next version, in one step; versions are never
-replaced, and a server that watches the folder switches to the new one by itself. Before it appears, the SavedModel
-restores the run's validation crops in a fresh process: its PSNR must be within 0.1 dB of what training recorded.
+Input: a workdir of `python -m training.train` that has a checkpoint. Output: the next version, published atomically.
+Versions are never replaced, and a server that watches the folder switches to the new one automatically. Before it is
+published, the SavedModel restores the run's validation crops in a fresh process: its PSNR must be within 0.1 dB of what
+training recorded.
 
     EXPORT_DIR/
       1/
         saved_model.pb, variables/                   signatures serving_default, restore: serving/savedmodel/writer.py
-        assets.extra/tf_serving_warmup_requests      replayed by servers before the version answers
-        export_info.json                             config, step, validation figures, receptive field, how the graph
-                                                     cuts pictures, package versions
+        assets.extra/tf_serving_warmup_requests      replayed by servers before the version takes requests
+        export_info.json                             config, step, validation figures, receptive field, tiling, package
+                                                     versions
         restore.tflite, restore.onnx                 with --tflite and --onnx: for other runtimes, see docs/reuse.md
 """
 
@@ -79,20 +80,26 @@ def export(
     """Exports the network that training left in `workdir`.
 
     Args:
-      workdir: training's folder.
-      caution: see `training.models.head.be_cautious`.
-      export_dir, version, tile, max_untiled_pixels, max_pixels, tflite, onnx: see `saved_model.write_saved_model`.
+      workdir: the training run's folder.
+      export_dir: the model's folder, which holds the version folders; created if missing.
+      caution: amount to lower the network's overlay logits by; 0 leaves the network unchanged.
+      version: the version's number; default: one more than the largest.
+      tile: side in pixels of the part that a tile contributes; default: 512, or five times the halo if larger.
+      max_untiled_pixels: larger batches are tiled; default: the pixels of a tile with its halo.
+      max_pixels: larger images are rejected based on their header.
+      tflite: also write `restore.tflite`.
+      onnx: also write `restore.onnx`.
 
     Returns:
       The version's folder.
 
     Raises:
-      UserError: no checkpoint in `workdir`, the version exists, `export_dir` cannot be written, `onnx` without the
-        extra of that name, or the SavedModel does not reach what the run's validation recorded.
+      UserError: `workdir` has no checkpoint, the version exists, `export_dir` cannot be written, `onnx` is set without
+        the extra of that name, or the SavedModel's PSNR differs from what the run's validation recorded.
     """
     if onnx:
         portable.require_onnx()
-    # Training's models take seconds to import: not for --help and typing errors.
+    # These imports take seconds; --help and mistyped flags should not wait for them.
     from training.models import head
     from training.run import exportable
 
@@ -117,7 +124,7 @@ def export(
 
 
 def _proof(workdir: str, trained: Exportable, caution: float) -> writer.Proof | None:
-    """Compares the export with the run's validation; None, with a warning, where nothing is left to compare with."""
+    """Compares the export with the run's validation; returns None, with a warning, if the crops no longer exist."""
     from training.run import validation_samples
     from training.run.workdir import read_config
     from training.validation import make_restore

@@ -1,25 +1,25 @@
-r"""Writes a SavedModel that restores pictures under one known canvas, with no training.
+r"""Exports a SavedModel that removes one known watermark; needs no training.
 
     python -m serving.key --canvas=mark.png --export_dir=runs/mark/export
 
     python -m serving.key --canvas=mark.png --export_dir=runs/mark/export \
         --refine=refine --refine.data.dir=tfrecords --workdir=runs/mark/refine
 
-The second one trains the repair network some more, on that mark over one's own pictures.
+The second command also fine-tunes the repair network on that mark over your own images.
 
-In: the mark as it was laid over the pictures, an RGBA picture: a field larger than the pictures, of which each shows
-some part, or a stamp that lies somewhere in them, once or several times.
+Input: the mark ("canvas") as it was applied, an RGBA image: either a field larger than the images, of which each shows
+some part, or a stamp that appears somewhere in them, once or several times.
 
-Out: the next version, like `serving.export` writes it, for the same servers and clients. A picture in which the canvas
-is not found comes back untouched, and so do pixels that it leaves uncovered. Further outputs:
+Output: the next version, in the format of `serving.export`, for the same servers and clients. If the canvas is not
+found, the image is returned untouched; pixels that the canvas does not cover never change. Additional outputs:
 
     found      bool [N]         whether the canvas was found
-    score      float32 [N]      how sure it is that the canvas is there
-    transform  float32 [N, 4]   dy, dx, scale, rotation in radians of the canvas
-    opacity    float32 [N]      that it was laid with, 0 where it was not found
+    score      float32 [N]      confidence that the canvas is there
+    transform  float32 [N, 4]   the canvas's dy, dx, scale, rotation in radians
+    opacity    float32 [N]      opacity that the canvas was applied with; 0 if not found
 
-All but `transform` are outputs of `serving_default` too. Before the version appears, the SavedModel restores a marked
-sample in a fresh process, which must end within 0.1 dB of what this process makes of it.
+All but `transform` are also outputs of `serving_default`. Before the version is published, the SavedModel restores a
+marked sample in a fresh process; its PSNR must be within 0.1 dB of what this process gets.
 """
 
 from __future__ import annotations
@@ -72,17 +72,17 @@ def refine(config: ml_collections.ConfigDict, canvas: str, workdir: str, repair:
     """Fine-tunes the repair network for a canvas.
 
     Args:
-      config: a recipe of the repair network, such as `refine`; without a `source` it gets the canvas, and
-        without an `init` the network to start from.
-      canvas: path of an RGBA picture.
+      config: a repair network recipe such as `refine`. If `source` is empty it is set to the canvas; if `init` is
+        empty, to the network to start from.
+      canvas: path of an RGBA image.
       workdir: the run's folder.
-      repair: see `key`.
+      repair: workdir of the repair network to start from; None for the bundled one.
 
     Returns:
-      Whether it came to its end, rather than being stopped by a signal.
+      True if training finished; False if a signal stopped it.
 
     Raises:
-      UserError: the recipe is no repair network's, starts from none, or cannot be run.
+      UserError: the recipe is not for a repair network, `repair` is "", or the recipe cannot be run.
     """
     if config.model.name != "repair":
         raise UserError(f"--refine: config.model.name is {config.model.name!r}; name a recipe such as refine")
@@ -115,20 +115,22 @@ def key(
     """Writes a SavedModel for a canvas.
 
     Args:
-      canvas: path of an RGBA picture.
-      repair: a repair network's workdir; the one that comes with Cleanplate if there is none; "" for no repair.
-      scale: that pictures may show the mark at, a number or a range, within 0.25 to 4.
-      rotate: degrees that they may show it turned by, likewise, within -45 to 45.
-      export_dir, version, max_pixels: see `saved_model.write_restore_function`.
+      canvas: path of an RGBA image.
+      export_dir: the model's folder, which holds the version folders; created if missing.
+      repair: a repair network's workdir; None for the bundled one, "" for no repair.
+      scale: scales to search for the mark at: a number or a range, within 0.25 to 4.
+      rotate: rotations to search, in degrees: a number or a range, within -45 to 45.
+      version: the version's number; default: one more than the largest.
+      max_pixels: larger images are rejected based on their header.
 
     Returns:
       The version's folder.
 
     Raises:
-      UserError: a canvas, workdir or range that cannot be used, the version exists, or `export_dir` cannot be written.
+      UserError: invalid canvas, workdir or range, the version exists, or `export_dir` cannot be written.
     """
     rgba = np.asarray(canvas_file.read(canvas))
-    # Takes seconds to import: not for --help and typing errors.
+    # These imports take seconds; --help and mistyped flags should not wait for them.
     from training.keyed.finder import FOUND
     from training.keyed.restore import KeyedRestorer
     from training.run import exportable
@@ -157,7 +159,7 @@ def key(
 
 
 def _prove(rgba: np.ndarray, folder: pathlib.Path, restore: writer.RestorePictures) -> None:
-    """Compares the export in a fresh process with the same graph in this one, on an image that carries the mark."""
+    """Compares the export in a fresh process with the same graph in this process, on a marked sample image."""
     import tensorflow as tf
 
     marked, clean = sample.marked(rgba)
@@ -203,7 +205,7 @@ def main(argv: Sequence[str]) -> None:
 def run() -> None:
     """The console script."""
     entry_flags.adopt(_FLAGS)
-    # A recipe's fields become flags while the command line is parsed, and that among the process's own alone.
+    # Parsing adds the recipe's fields as flags, which works only in the process's own flag set.
     recipe_flag.define("refine", None, "A recipe: fine-tune the repair network for this mark first.")
     command_line.run(main)
 

@@ -1,26 +1,27 @@
-"""Serves exported models over gRPC as TF Serving does, from this process: no Docker, no other server.
+"""Serves exported models over gRPC with TF Serving's API, in this process: no Docker, no other server.
 
     python -m serving.server --model_base_path=runs/demo/export --port=8500
 
-In: a folder of versions as `python -m serving.export` writes them. The newest is served; a newer one that appears is
-loaded and warmed up while the old one answers, and no request is lost in between.
+Input: a folder of versions written by `python -m serving.export`. The newest is served. When a newer one appears, it is
+loaded and warmed up while the old one keeps answering, so no request is lost.
 
     MODEL_BASE_PATH/
       1/saved_model.pb …
       2/saved_model.pb …      served
 
-Or, with `--model_config_file` in its place, several models with version policies and labels, in TF Serving's format;
-`serving/tf_serving/models.config` is one.
+Alternatively, `--model_config_file` names a file in TF Serving's format that lists several models with version policies
+and labels; `serving/tf_serving/models.config` is an example.
 
-Out: TF Serving's `PredictionService` (Predict, GetModelMetadata) and `ModelService` (GetModelStatus,
-HandleReloadConfigRequest) with its status codes, so that its clients work here and ours work there; gRPC's health
-checking and reflection; and with `--monitoring_port` metrics for Prometheus. When it is ready it prints one line:
+Output: TF Serving's `PredictionService` (Predict, GetModelMetadata) and `ModelService` (GetModelStatus,
+HandleReloadConfigRequest) with its status codes, so TF Serving's clients work with this server and our client works
+with TF Serving; gRPC health checking and reflection; with `--monitoring_port`, Prometheus metrics. When ready, it
+prints one line:
 
     serving cleanplate version 2 at 127.0.0.1:8500 (gRPC); stop with Ctrl-C
 
-Ctrl-C or SIGTERM lets the requests under way finish; exit code 0. It listens on this machine alone unless `--host`
-says otherwise: whoever reaches the port may use the model, unless `--tls_client_ca` lets in only clients with a
-certificate.
+Ctrl-C or SIGTERM stops it with exit code 0 after requests in progress have finished. It listens only on this machine
+unless `--host` says otherwise. Anyone who can reach the port can use the model, unless `--tls_client_ca` restricts it
+to clients with a certificate.
 """
 
 from __future__ import annotations
@@ -98,11 +99,11 @@ class Served:
     """The models of a server.
 
     Attributes:
-      models: name and base path of each, and its version policy and labels.
-      poll_seconds: how often to look for new versions; 0 for never.
-      config_file: where `models` are from, if from a file.
-      config_poll_seconds: how often to read that again; 0 for never.
-      any_label: see `ModelStore`.
+      models: name, base path, version policy and labels of each model.
+      poll_seconds: seconds between checks for new versions; 0 for never.
+      config_file: the file that `models` were read from, if any.
+      config_poll_seconds: seconds between reads of that file; 0 to read it only once.
+      any_label: allow labels for versions that are not served (yet).
     """
 
     models: Sequence[model_server_config_pb2.ModelConfig]
@@ -112,7 +113,7 @@ class Served:
     any_label: bool = False
 
     def follow(self, store: ModelStore, stop: threading.Event) -> None:
-        """Returns when it is time to end; until then serves what the file says, each time that it says otherwise."""
+        """Applies changes to the config file to `store` until `stop` is set."""
         models = list(self.models)
         while not stop.wait(self.config_poll_seconds or None):
             try:
@@ -121,7 +122,7 @@ class Served:
                     store.replace(configured)
                     models = configured
                     logging.info("%s is read again", self.config_file)
-            except UserError as error:  # what is served goes on, until the file is right
+            except UserError as error:  # keep serving the current models until the file is fixed
                 logging.warning("%s", error)
 
 
@@ -134,15 +135,15 @@ def serve(
     credentials: grpc.ServerCredentials | None = None,
     monitoring_port: int | None = None,
 ) -> None:
-    """Serves until the process is asked to end; prints a line when it is ready.
+    """Serves until the process is told to stop; prints a line when ready.
 
     Args:
       served: the models.
       host: the address to listen on.
       port: 0 picks a free one.
-      limits: what the server takes on.
-      credentials: see `tls.server_credentials`; None for plain text.
-      monitoring_port: where to answer with metrics, if at all.
+      limits: concurrency, queue, message size and drain time.
+      credentials: TLS credentials from `tls.server_credentials`; None for plain text.
+      monitoring_port: port for Prometheus metrics, 0 for a free one; None for no metrics.
 
     Raises:
       UserError: a model cannot be loaded, or an address cannot be bound.
@@ -152,7 +153,7 @@ def serve(
         store = stack.enter_context(ModelStore(served.models, served.poll_seconds, served.any_label))
         endpoint = stack.enter_context(Endpoint(store, host, port, limits, credentials, metrics))
         watched = "" if monitoring_port is None else stack.enter_context(metrics.exposed(host, monitoring_port))
-        stop = stop_asked()  # before the line that tells others that we are here
+        stop = stop_asked()  # before the ready line, after which others may send a signal
         names = ", ".join(f"{name} version {', '.join(map(str, numbers))}" for name, numbers in store.served().items())
         also = f", metrics at {watched}" if watched else ""
         print(f"serving {names} at {endpoint.address} (gRPC{' with TLS' if credentials else ''}){also}; "
@@ -162,7 +163,7 @@ def serve(
 
 
 def _served() -> Served:
-    """The models that the flags name."""
+    """Returns the models that the flags specify."""
     if _MODEL_CONFIG_FILE.value:
         if _MODEL_BASE_PATH.value:
             raise UserError("--model_base_path and --model_config_file: give one of them")

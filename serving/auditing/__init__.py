@@ -1,1 +1,1 @@
-"""What `serving.audit` tries on a mark, and the report that it writes."""
+"""The attacks and hardened marks of `serving.audit`, and its report."""

@@ -1,4 +1,4 @@
-"""How a mark may be taken off: by a network that never saw it, by who has its file, by who has marked copies."""
+"""Attacks that remove a mark: by a network that has never seen it, with the mark's file, or from marked copies."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _ESTIMATED = re.compile(r"estimated-(\d+)")
 
 
 class Restored(NamedTuple):
-    """A copy after an attack: uint8 `[H, W, 3]`, and whether the mark was located, None where that is not asked."""
+    """A copy after an attack: uint8 `[H, W, 3]`, and whether the mark was located; None if not applicable."""
 
     picture: np.ndarray
     located: bool | None = None
 
 
 class Attack(NamedTuple):
-    """An attack on copies.
+    """An attack on marked copies.
 
     Attributes:
-      restore: uint8 `[H, W, 3]` to what it makes of it; None if the attack is not possible.
-      estimate: the mark that it works with, where that was estimated: uint8 `[h, w, 4]`.
-      reason: why it is not possible.
+      restore: maps a copy, uint8 `[H, W, 3]`, to the attack's result; None if the attack is not possible.
+      estimate: the mark that the attack estimated, uint8 `[h, w, 4]`; None if it did not estimate one.
+      reason: why the attack is not possible; None if it is.
     """
 
     restore: Callable[[np.ndarray], Restored] | None
@@ -43,10 +43,10 @@ class Attack(NamedTuple):
 
 
 def copies_needed(name: str) -> int:
-    """How many marked copies an attack estimates the mark from; 0 for one that does not.
+    """Returns how many marked copies an attack estimates the mark from; 0 if it does not estimate.
 
     Raises:
-      UserError: there is no such attack.
+      UserError: no such attack, or an estimate from too few copies.
     """
     if name in (BLIND, KEYED):
         return 0
@@ -60,7 +60,7 @@ def copies_needed(name: str) -> int:
 
 @contextlib.contextmanager
 def _as_it_was_traced() -> Iterator[None]:
-    """Runs graphs without optimizing them, which takes longer than a mark's few pictures could win back."""
+    """Disables graph optimization, which would take more time than it saves on a mark's few images."""
     options = tf.config.optimizer.get_experimental_options()
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     try:
@@ -71,10 +71,10 @@ def _as_it_was_traced() -> Iterator[None]:
 
 
 def _keyed(rgba: np.ndarray, repair: exportable.Exportable | None) -> Callable[[np.ndarray], Restored]:
-    # Marks are laid neither scaled nor turned, and searching for that would take most of the time.
+    # The audit never scales or rotates marks; searching for that would take most of the time.
     restorer = KeyedRestorer(rgba, repair, (1.0, 1.0), (0.0, 0.0))
 
-    # One graph for pictures of all sizes.
+    # One graph for images of all sizes.
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])
     def restored(pictures: tf.Tensor) -> dict[str, tf.Tensor]:
         return restorer(pictures)
@@ -88,18 +88,19 @@ def _keyed(rgba: np.ndarray, repair: exportable.Exportable | None) -> Callable[[
 
 
 class Attacks:
-    """All attacks, and what they share: networks, and a graph for each mark that is known."""
+    """The attacks and what they share: the networks, and one graph per known mark."""
 
     def __init__(self, names: Sequence[str], model_path: str | None, repair: str | None):
-        """Loads what attacks of these names need.
+        """Loads the networks that the named attacks need.
 
         Args:
-          names: see `copies_needed`.
-          model_path: of the blind attack, see `training.evaluation.model.load`; None for the one that comes along.
-          repair: a repair network's workdir; None for the one that comes along, "" for none.
+          names: `blind`, `keyed`, `estimated-N`.
+          model_path: the blind attack's model: an export, one of its versions, or a training workdir; None for the
+            bundled one.
+          repair: a repair network's workdir; None for the bundled one, "" for no repair.
 
         Raises:
-          UserError: one of them cannot be used.
+          UserError: a path is invalid.
         """
         generic = str(pretrained.GENERIC) if model_path is None else model_path
         self.model = model.load(generic) if BLIND in names else None
@@ -118,12 +119,12 @@ class Attacks:
         return self._of_marks[key]
 
     def prepare(self, name: str, rgba: np.ndarray, copies: Sequence[np.ndarray]) -> Attack:
-        """Makes an attack ready.
+        """Prepares an attack.
 
         Args:
-          name: see `copies_needed`; `untouched` leaves copies as they are.
-          rgba: the mark that was laid, uint8 `[h, w, 4]`.
-          copies: marked ones, uint8 `[H, W, 3]`; as many as `copies_needed` or more.
+          name: `blind`, `keyed`, `estimated-N`, or `untouched`, which leaves copies unchanged.
+          rgba: the mark that was applied, uint8 `[h, w, 4]`.
+          copies: marked copies, uint8 `[H, W, 3]`; at least `copies_needed(name)`.
         """
         if name == UNTOUCHED:
             return Attack(Restored)

@@ -1,8 +1,8 @@
-"""A mark as it is, and hardened: what differs from picture to picture, and what is laid stronger.
+"""The plain mark and its hardened variants, which vary it from image to image or apply it more strongly.
 
-That marks are removed from many pictures at once because they are the same in all of them, and what varying their
-place, their opacity and their geometry does about it: Dekel, Rubinstein, Liu and Freeman, On the Effectiveness of
-Visible Watermarks, CVPR 2017.
+Marks can be removed from a whole collection because they are the same in every image. For how varying their position,
+opacity and geometry counters this, see Dekel, Rubinstein, Liu and Freeman, On the Effectiveness of Visible Watermarks,
+CVPR 2017.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _NONE, _FULL = Range(0.0, 0.0), Range(1.0, 1.0)
 
 @dataclasses.dataclass(frozen=True)
 class Defence:
-    """One way to lay a mark.
+    """One way to apply a mark.
 
     Attributes:
-      name: what the command line calls it.
-      meaning: what it does, in a few words.
-      moves: whether each picture has the mark at a random place; else all have it in their middle.
-      warp: see `spec.Watermark`, as for the two below.
+      name: its name on the command line.
+      meaning: a short description.
+      moves: whether the mark is at a random position in each image, instead of the center.
+      warp: largest shift by a smooth random displacement, pixels.
       opacity: factor on the mark's alpha.
-      tint: how far its colour moves to a random one.
-      times: how often it is laid over itself.
+      tint: how far the mark's color moves toward a random color, 0 to 1.
+      times: how many times the mark is applied over itself.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Defence:
     times: int = 1
 
     def spec(self, canvas: str) -> str:
-        """The corruption spec that lays a canvas so, see `training.corruption.spec`."""
+        """Returns the corruption spec that applies a canvas this way, see `training.corruption.spec`."""
         mark = spec_lib.Watermark((canvas,), opacity=self.opacity, warp=self.warp, tint=self.tint)
         return spec_lib.to_string(mark)
 
     def canvas(self, rgba: np.ndarray) -> np.ndarray:
-        """The mark that is laid, uint8 `[h, w, 4]`, for the one that is given."""
+        """Returns the mark to apply, with `times` taken into account, uint8 `[h, w, 4]`, given the original mark."""
         opaque = 1.0 - (1.0 - rgba[..., 3:] / 255.0) ** self.times
         return np.concatenate([rgba[..., :3], np.rint(255.0 * opaque).astype(np.uint8)], axis=-1)
 
@@ -67,13 +67,13 @@ HARDENED = (
 
 
 def trimmed(rgba: np.ndarray) -> np.ndarray:
-    """The canvas without its transparent border, uint8 `[h, w, 4]` likewise; it must not be transparent everywhere."""
+    """Crops a canvas, uint8 `[h, w, 4]`, to its nontransparent pixels; there must be some."""
     rows, columns = (np.flatnonzero(rgba[..., 3].any(axis)) for axis in (1, 0))
     return rgba[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def in_the_middle(rgba: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A canvas, uint8 `[h, w, 4]`, in the middle of a transparent one of this size, or the middle of a larger one."""
+    """Centers a canvas, uint8 `[h, w, 4]`, on a transparent one of this size; crops it if it is larger."""
     placed = np.zeros((height, width, 4), np.uint8)
     inside, seen = [], []
     for size, length in zip((height, width), rgba.shape[:2]):
@@ -86,47 +86,47 @@ def in_the_middle(rgba: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 class Marker:
-    """Lays a mark over pictures, as one defence says."""
+    """Applies a mark to images with one defense."""
 
     def __init__(self, defence: Defence, rgba: np.ndarray, folder: Path):
         """Prepares a mark.
 
         Args:
-          defence: how it is laid.
+          defence: how to apply it.
           rgba: the mark, uint8 `[h, w, 4]`, without a transparent border.
-          folder: where files may be written, as long as the object lives.
+          folder: folder for temporary files; must exist as long as this object is used.
         """
         self._defence, self._folder = defence, folder
         self.canvas = defence.canvas(rgba)
         self._corruptions: dict[tuple[int, int], corruption.Corruption] = {}
 
     def _corruption(self, height: int, width: int) -> corruption.Corruption:
-        """What lays the mark over pictures of a size: a canvas as large as the picture stays where it is."""
+        """Builds the corruption for images of one size; a canvas of the image's size is not moved."""
         size = (height, width)
         if size not in self._corruptions:
             canvas = self.canvas if self._defence.moves else in_the_middle(self.canvas, height, width)
             path = self._folder / f"{self._defence.name}-{height}x{width}.png"
             Image.fromarray(canvas).save(path)
-            # Of a sparse mark, a small picture may show nothing, and such a canvas is refused.
+            # A small image may show nothing of a sparse mark, and an empty canvas would be rejected.
             spec = self._defence.spec(str(path)) if canvas[..., 3].any() else "clean"
             self._corruptions[size] = corruption.build(spec)
         return self._corruptions[size]
 
     def lay(self, clean: np.ndarray, seed: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Marks a picture.
+        """Marks an image.
 
         Args:
           clean: uint8 `[H, W, 3]`.
-          seed: of what is random about the mark.
+          seed: seed for everything random about the mark.
 
         Returns:
-          The marked copy, likewise, and bool `[H, W]`, where it is covered.
+          The marked copy, uint8 `[H, W, 3]`, and its covered pixels, bool `[H, W]`.
         """
         corrupted, alpha = apply(self._corruption(*clean.shape[:2]), clean, seed)
         return corrupted, alpha > corruption.COVERED
 
 
 def apply(corrupt: corruption.Corruption, clean: np.ndarray, seed: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Corrupts one picture: uint8 `[H, W, 3]` to the like, and the overlay's opacity, float32 `[H, W]`."""
+    """Corrupts one image, uint8 `[H, W, 3]`; returns the result and the overlay's opacity, float32 `[H, W]`."""
     corrupted, alpha = corrupt(tf.cast(clean, tf.float32)[None] / 255.0, tf.constant([seed], tf.int32))
     return tf.cast(tf.round(corrupted * 255.0), tf.uint8)[0].numpy(), alpha[0, ..., 0].numpy()

@@ -1,4 +1,4 @@
-"""Estimates a mark from copies that carry it, as an owner of such an archive would."""
+"""Estimates a mark from marked copies, as anyone who has a collection of them can."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LEAST_COPIES = LEAST_PICTURES
 
 
 class NotEstimated(Exception):
-    """The copies do not reveal their mark; the message gives the reason in one line."""
+    """Raised if the mark cannot be estimated from the copies; the message gives the reason in one line."""
 
 
 def estimate(copies: Sequence[np.ndarray]) -> np.ndarray:
-    """Estimates the mark that copies have in common.
+    """Estimates the mark that the copies have in common.
 
     Args:
       copies: at least `LEAST_COPIES`, uint8 `[H, W, 3]`.

@@ -1,9 +1,9 @@
-"""One letter for how well a mark holds against an attack.
+"""Grades how well a mark withstands an attack, with one letter.
 
-    A   it holds            F   it is taken off as if it had never been there
+    A   it holds            F   it is removed without a trace
 
-The attack's result, PSNR and SSIM over covered pixels, must reach both figures of a letter. A mark is still there if
-its colours are (PSNR) or its shapes are (SSIM).
+To get a grade, the attack's result must reach both of the grade's figures, PSNR and SSIM over covered pixels: a mark is
+still there if its colors (PSNR) or its shapes (SSIM) are.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Step(NamedTuple):
-    """What a result must reach for a grade: dB, and SSIM, over covered pixels."""
+    """The minimum PSNR in dB and SSIM, over covered pixels, that an attack's result must reach for a grade."""
 
     grade: str
     covered_psnr: float
@@ -32,14 +32,14 @@ HOLDS = "less than that: it holds"
 
 
 def grade(covered_psnr: float | None, covered_ssim: float | None) -> str | None:
-    """The letter of a result.
+    """Grades an attack's result.
 
     Args:
-      covered_psnr: dB, mean over pictures; None if the mark covers nothing.
-      covered_ssim: likewise, -1..1.
+      covered_psnr: dB, mean over images; None if the mark covers nothing.
+      covered_ssim: -1..1, mean over images; None if the mark covers nothing.
 
     Returns:
-      A, the best for the mark, to F; None for a mark that covers nothing.
+      A (best for the mark) to F; None for a mark that covers nothing.
     """
     if covered_psnr is None or covered_ssim is None:
         return None

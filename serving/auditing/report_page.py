@@ -1,4 +1,4 @@
-"""The audit as one page that needs no other file and no network."""
+"""Renders the audit report as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serving.auditing.trials import Trial
 from training.evaluation import page_parts, template
 
 _GREY = (128, 128, 128)
-_MARK_SIDE, _MARGIN = 300, 16  # pixels; a larger mark is shown smaller
+_MARK_SIDE, _MARGIN = 300, 16  # pixels; larger marks are scaled down
 _DASH = "\N{EN DASH}"
 _MEASURES = {
     "covered_psnr": "Covered, dB",
@@ -40,7 +40,7 @@ def _attack(result: dict[str, Any]) -> str:
 
 
 def _mark(rgba: np.ndarray, caption: str) -> str:
-    """A mark over grey, with markup below."""
+    """Formats a mark over gray, with a caption that may contain markup."""
     mark = Image.fromarray(rgba)
     ground = Image.new("RGBA", (mark.width + 2 * _MARGIN, mark.height + 2 * _MARGIN), (*_GREY, 255))
     ground.alpha_composite(mark, (_MARGIN, _MARGIN))
@@ -57,7 +57,7 @@ def _mark(rgba: np.ndarray, caption: str) -> str:
 
 
 def _marks(laid: np.ndarray, trials: Sequence[Trial]) -> str:
-    """The mark that was laid, and what was estimated of it."""
+    """Formats the mark that was applied and the estimates of it."""
     estimates = [
         _mark(trial.estimate, f"{escape(trial.attack)}, {escape(trial.encoding)}")
         for trial in trials
@@ -83,7 +83,7 @@ def _rows(defence: dict[str, Any]) -> list[list[str]]:
 
 
 def _section(defence: dict[str, Any], laid: np.ndarray, trials: Sequence[Trial]) -> str:
-    """What attacks made of the mark laid one way."""
+    """Formats the results of all attacks on the mark with one defense."""
     lines = [
         f"<section><h2>{escape(defence['defence'])}: grade {defence['grade'] or _DASH}</h2>",
         f"<p>{escape(defence['meaning'])}. {page_parts.spec(defence['spec'])}</p>",
@@ -163,15 +163,15 @@ def _head(summary: dict[str, Any]) -> str:
 
 
 def render(summary: dict[str, Any], laid: Sequence[np.ndarray], trials: Sequence[Sequence[Trial]]) -> str:
-    """Writes the page.
+    """Renders the page.
 
     Args:
-      summary: what summary.json holds, see `serving.audit`.
-      laid: the mark of each defence, uint8 `[h, w, 4]`.
-      trials: those of each defence.
+      summary: the content of summary.json, see `serving.audit`.
+      laid: the mark that each defense applies, uint8 `[h, w, 4]`.
+      trials: the trials of each defense.
 
     Returns:
-      HTML; pictures are inside as data URIs, and names are escaped.
+      HTML, with images as data URIs and names escaped.
     """
     note = (
         '<p class="note">"untouched" is the marked copy itself: a mark that is hardly visible need not be attacked. '

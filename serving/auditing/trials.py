@@ -1,4 +1,4 @@
-"""A mark, laid one way, under every attack: what each makes of the marked copies, with and without JPEG."""
+"""Runs every attack on copies marked with one defense, with and without JPEG compression."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = (
 
 
 class CleanImage(NamedTuple):
-    """A picture to mark: its number, which its mark's randomness follows from, its name, uint8 `[H, W, 3]`."""
+    """An image to mark: its number (which seeds the mark's randomness), its name, and its pixels, uint8 `[H, W, 3]`."""
 
     number: int
     name: str
@@ -32,16 +32,16 @@ class CleanImage(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """What an attack made of the copies.
+    """The results of one attack on the copies.
 
     Attributes:
-      defence: its name.
-      encoding: `lossless`, or `jpeg-` and the quality.
-      attack: its name.
-      rows: one a picture, `COLUMNS`; none if the attack was not possible.
-      gallery: the pictures to show.
-      estimate: the mark that was estimated, uint8 `[h, w, 4]`, if one was.
-      reason: why the attack was not possible.
+      defence: the defense's name.
+      encoding: `lossless`, or `jpeg-` followed by the quality.
+      attack: the attack's name.
+      rows: one row per image with `COLUMNS`; empty if the attack was not possible.
+      gallery: the images to show.
+      estimate: the estimated mark, uint8 `[h, w, 4]`; None if none was estimated.
+      reason: why the attack was not possible; None if it was.
     """
 
     defence: str
@@ -53,7 +53,7 @@ class Trial(NamedTuple):
     reason: str | None
 
     def result(self) -> dict[str, Any]:
-        """As summary.json holds it."""
+        """Returns the entry for summary.json."""
         summary = figures.summarize(self.rows)
         located = [row["located"] for row in self.rows if row["located"] is not None]
         return {
@@ -76,32 +76,32 @@ class Trials:
         """Prepares trials.
 
         Args:
-          attacks: made for these names.
-          names: of the attacks; leaving the copies alone is tried besides.
-          quality: of the JPEGs, 1..100.
-          limit: pictures that are restored; the mark may be estimated from more.
-          seed: of what is random about marks.
-          shown: worst pictures kept of a trial, and as many of the best.
-          folder: where files may be written, as long as the object lives.
+          attacks: attacks loaded for these names.
+          names: names of the attacks; leaving the copies untouched is always tried as well.
+          quality: JPEG quality, 1..100.
+          limit: maximum number of images to restore; the mark may be estimated from more.
+          seed: seed for everything random about marks.
+          shown: how many of the worst images to keep per trial, and as many of the best.
+          folder: folder for temporary files; must exist as long as this object is used.
         """
         self._attacks, self._names = attacks, (UNTOUCHED, *names)
         self._limit, self._seed, self._shown, self._folder = limit, seed, shown, folder
-        # Half the resolution for colour, as programs save by default.
+        # Chroma at half resolution, the default in most programs.
         jpeg = corruption.build(f"jpeg:quality={quality},chroma=420")
         self._encodings = {LOSSLESS: None, f"jpeg-{quality}": jpeg}
 
     def count(self, pictures: int) -> int:
-        """How many restorations one defence takes, of this many pictures: the steps of the bar."""
+        """Returns the number of restorations for one defense and this many images: the progress bar's steps."""
         return len(self._encodings) * len(self._names) * min(self._limit, pictures)
 
     def run(self, defence: Defence, rgba: np.ndarray, pictures: Sequence[CleanImage], bar: tqdm) -> Iterator[Trial]:
-        """Yields the trials of a defence.
+        """Yields the trials of a defense.
 
         Args:
-          defence: how the mark is laid.
+          defence: how to apply the mark.
           rgba: the mark, uint8 `[h, w, 4]`, without a transparent border.
-          pictures: enough of them for every attack.
-          bar: goes on by a step for each restoration.
+          pictures: the clean images; enough for every attack.
+          bar: progress bar, advanced by one step per restoration.
         """
         marker = Marker(defence, rgba, self._folder)
         needed = max(self._limit, *(copies_needed(name) for name in self._names[1:]))

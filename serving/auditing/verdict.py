@@ -1,4 +1,4 @@
-"""What came of a mark laid one way: its grade, the attack that decided it, and how visible the mark is."""
+"""Sums up the trials of one defense: its grade, the attack that decided it, and how visible the mark is."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from serving.auditing.trials import LOSSLESS, Trial
 
 
 def strongest(results: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The result that is worst for the mark: by grade, then by PSNR over covered pixels; None if none has a grade."""
+    """Returns the worst result for the mark, by grade, then by PSNR over covered pixels; None if none has a grade."""
     graded = [result for result in results if result["grade"]]
     return max(graded, key=lambda one: (one["grade"], one["figures"]["covered_psnr_out"]["mean"]), default=None)
 
 
 def means(result: dict[str, Any]) -> dict[str, float | None]:
-    """A result's figures, each its mean over pictures."""
+    """Returns the means of a result's figures over images."""
     return {name: figure["mean"] for name, figure in result["figures"].items()}
 
 
 def _visibility(results: Sequence[dict[str, Any]], plain: dict[str, Any] | None) -> dict[str, float | None]:
-    """How near the marked copy is to the clean picture over covered pixels: its PSNR and SSIM before any JPEG."""
+    """Measures visibility: PSNR and SSIM of the lossless marked copy against the clean image, over covered pixels."""
     copy = next(one for one in results if (one["attack"], one["encoding"]) == (UNTOUCHED, LOSSLESS))
     seen: dict[str, float | None] = {}
     for measure in ("covered_psnr", "covered_ssim"):
@@ -33,16 +33,16 @@ def _visibility(results: Sequence[dict[str, Any]], plain: dict[str, Any] | None)
 
 
 def judge(defence: Defence, canvas: str, trials: Sequence[Trial], plain: dict[str, Any] | None) -> dict[str, Any]:
-    """Puts the trials of a defence together.
+    """Sums up the trials of a defense.
 
     Args:
-      defence: how the mark was laid.
-      canvas: its path, as it was given.
-      trials: of all attacks.
-      plain: what this function returned for the mark as it is, if it is not that.
+      defence: how the mark was applied.
+      canvas: the mark's path, as given by the user.
+      trials: the trials of all attacks.
+      plain: this function's result for the plain mark; None if this is the plain mark.
 
     Returns:
-      JSON-ready, an entry of `defences` in summary.json, see `serving.audit`.
+      A JSON-serializable entry of `defences` in summary.json, see `serving.audit`.
     """
     results = [trial.result() for trial in trials]
     best = strongest(results)
@@ -58,7 +58,7 @@ def judge(defence: Defence, canvas: str, trials: Sequence[Trial], plain: dict[st
 
 
 def line(judged: dict[str, Any]) -> str:
-    """What `judge` returned, in a line."""
+    """Formats a result of `judge` in one line."""
     best = strongest(judged["results"])
     if best is None:
         return f"{judged['defence']}: covers nothing"

@@ -1,1 +1,1 @@
-"""Batch restoration by Apache Beam."""
+"""Batch restoration with Apache Beam."""

@@ -1,12 +1,12 @@
-"""Which pictures a user means by a folder or a pattern, and what they are called in the output.
+"""Finds the images that a user means by a folder or a pattern, and their names in the output.
 
-    photos                     all pictures in the folder and those below it
-    photos/*.jpg               in Beam's sense: `*` stays within a folder,
-    s3://bucket/photos/**      `**` goes through those below it too,
-    photos/202?/*.png          `?` is one character, `[0-9]` one of several
-    photos/0001.jpg            one picture
+    photos                     all images in the folder and its subfolders
+    photos/*.jpg               Beam patterns: `*` matches within a folder,
+    s3://bucket/photos/**      `**` also in subfolders,
+    photos/202?/*.png          `?` matches one character, `[0-9]` one of several
+    photos/0001.jpg            one image
 
-A picture keeps its name below the last folder before the first `*`, `?` or `[`.
+Output names are relative to the last folder before the first `*`, `?` or `[`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from serving.restoring import untouched_pictures
 
 
 class Pictures(NamedTuple):
-    """What was found.
+    """The images found.
 
     Attributes:
-      folder: absolute, or a URL.
-      names: sorted, below `folder`, with /.
-      others: how many files have no picture's suffix.
+      folder: absolute path or URL.
+      names: sorted names relative to `folder`, with /.
+      others: number of files without an image suffix.
     """
 
     folder: str
@@ -38,17 +38,17 @@ class Pictures(NamedTuple):
 
 
 def find_pictures(pattern: str, output: str) -> Pictures:
-    """Lists the pictures to restore. Hidden files are passed over, and so is what lies in the output.
+    """Lists the images to restore; skips hidden files and files in the output.
 
     Args:
-      pattern: as described above.
+      pattern: folder, pattern or image, or its URL; see the module's docstring.
       output: folder or URL of the results.
 
     Raises:
-      UserError: no picture, or the output would hold the originals.
+      UserError: no image found, or the output is the folder of the originals or contains it.
     """
     path = filesystem.absolute(pattern).rstrip("/")
-    # A folder that exists is meant as it stands, also if it is called "photos [2024]".
+    # An existing local path is taken literally, even if it is called "photos [2024]".
     is_pattern = re.search(r"[*?[]", path) and ("://" in path or not os.path.exists(path))
     folder, files = (_match if is_pattern else _list)(path)
     names = [name for name in files if not _is_within(name, _inside(folder, output))]
@@ -79,7 +79,7 @@ def _list(path: str) -> tuple[str, list[str]]:
 
 
 def _inside(folder: str, output: str) -> str | None:
-    """The output's name below the input, or None if it lies elsewhere."""
+    """Returns the output's path relative to the input, or None if it lies elsewhere."""
     source, target = (os.path.join(path if "://" in path else os.path.realpath(path), "") for path in (folder, output))
     if source.startswith(target):
         raise UserError(

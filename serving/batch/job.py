@@ -1,12 +1,12 @@
-"""Restores any number of pictures by Apache Beam: the library behind `serving.batch_restore`.
+"""Restores any number of images with Apache Beam: the library behind `serving.batch_restore`.
 
     from serving.batch.job import restore_batch
 
     summary = restore_batch("runs/demo/export", "photos/**.jpg", "restored", beam_options=["--runner=FlinkRunner"])
     print(summary)
 
-The result does not depend on the workers, nor on how often the job was interrupted and started again: pictures are
-listed once, sorted, each is written whole, and `failed.jsonl` comes last, after `untouched.jsonl`.
+The result does not depend on the workers or on how often the job was interrupted and restarted: images are listed once,
+sorted; each is written atomically; and `failed.jsonl` is written last, after `untouched.jsonl`.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ FAILED = untouched_pictures.FAILED
 
 @dataclasses.dataclass
 class BatchSummary(untouched_pictures.Counts):
-    """What happened.
+    """The result of a job.
 
     Attributes:
-      restored: pictures written that the model changed.
-      untouched: name and reason of each picture that the model left as it was, sorted; these are copies of the input
-        files.
-      skipped: pictures that the output had already.
-      failures: name and reason of each picture that could not be restored, sorted.
-      others: files without a picture's suffix, left alone.
+      restored: number of images written that the model changed.
+      untouched: name and reason for each image that the model left unchanged, sorted; the output files are copies of
+        the input files.
+      skipped: number of images that were already in the output.
+      failures: name and reason for each image that could not be restored, sorted.
+      others: number of files without an image suffix; these are ignored.
       seconds: wall time.
-      failed_file: where the failures are listed.
-      untouched_file: where the untouched pictures of this job and of earlier ones are listed.
+      failed_file: path of the list of failures.
+      untouched_file: path of the list of untouched images of this and earlier jobs.
     """
 
     restored: int
@@ -88,28 +88,28 @@ def restore_batch(
     progress: bool = True,
     beam_options: Sequence[str] = (),
 ) -> BatchSummary:
-    """Restores all pictures of a folder or a pattern under the same names.
+    """Restores all images of a folder or a pattern under the same names.
 
     Args:
-      model: export folder or a version's own, or its URL; see `loaded_model.find_version`.
-      pattern: folder, pattern or picture, or its URL; see `batch_input`.
-      output: folder or URL to write to, not the originals' own; other files in it stay untouched.
-      overwrite: restore again what `output` has already.
-      progress: show a bar, where there is a terminal.
-      beam_options: Beam's own, such as ["--runner=FlinkRunner"].
+      model: folder or URL of an export, which means its newest version, or of one version.
+      pattern: folder, pattern or image, or its URL; see `serving.batch.inputs`.
+      output: folder or URL to write to, not the originals' folder; other files in it are left alone.
+      overwrite: restore images again that are already in `output`.
+      progress: show a progress bar if there is a terminal.
+      beam_options: Beam's options, such as ["--runner=FlinkRunner"].
 
     Returns:
-      The summary; a picture that fails does not stop the others.
+      The summary; a failed image does not stop the others.
 
     Raises:
-      UserError: an argument cannot be used, or the output became unwritable; what is written by then is whole, and
-        the next call goes on from there.
+      UserError: invalid argument, or the output became unwritable. Files written by then are complete, and the next
+        call resumes from there.
     """
     started = time.monotonic()
     model, pattern, output = map(os.fspath, (model, pattern, output))
     options = beam_runner.parse_options(beam_options)
     runner = beam_runner.create(options)
-    FileSystems.set_options(options)  # credentials and endpoints of object storage
+    FileSystems.set_options(options)  # object storage credentials and endpoints
     for flag, path in (("--model", model), ("--input", pattern), ("--output", output)):
         filesystem.check(path, flag)
     output = filesystem.absolute(output).rstrip("/")
@@ -134,7 +134,7 @@ def restore_batch(
                 build(pipeline, job, todo, options)
         failures, listed = _finish(job, todo, overwrite)
     except BaseException as error:
-        with contextlib.suppress(Exception):  # the first error is the one to tell
+        with contextlib.suppress(Exception):  # report the first error
             _sweep(output, _names(output))
             _gather_untouched(job)
         said = _user_error(error)
@@ -155,23 +155,23 @@ def restore_batch(
 
 
 def build(pipeline: beam.Pipeline, job: Job, names: Sequence[str], options: PipelineOptions) -> None:
-    """Adds to a pipeline what restores the named pictures, below the job's source."""
+    """Adds the steps to a pipeline that restore the named images below the job's source."""
     (
         pipeline
-        # Reshuffled, or one worker would take all.
+        # Reshuffled: otherwise one worker would take all batches.
         | "Batches" >> beam.Create(list(worker.batches(names)), reshuffle=True)
         | "Restore" >> beam.ParDo(RestoreBatch(job, options))
     )
 
 
 def _prepare(job: Job) -> dict[str, float]:
-    """Removes what an earlier job left unfinished, and its list of failures.
+    """Removes an earlier job's unfinished files and its list of failures.
 
     Returns:
-      The names of the files in the output, and when they were written.
+      The names of the files in the output, and the times they were written.
     """
     filesystem.delete([filesystem.join(job.output, FAILED)])
-    # Shows whether the output can be written, and by which clock.
+    # Tests whether the output is writable, and gets a timestamp from its file system's clock.
     filesystem.write_text(worker.failures_path(job, 0), "")
     files = {file.name: file.updated for file in filesystem.list_files(job.output)}
     _sweep(job.output, list(files))
@@ -179,15 +179,15 @@ def _prepare(job: Job) -> dict[str, float]:
 
 
 def _finish(job: Job, todo: Sequence[str], overwrite: bool) -> tuple[list[Failure], dict[str, str]]:
-    """Lists the failures; every picture must be there, or among them, before `failed.jsonl` says so.
+    """Writes the lists at the end of a job, after checking that every image is in the output or failed.
 
     Returns:
-      The failures, sorted, and the reasons of all untouched pictures in the output, by name.
+      The failures, sorted, and the reasons for all untouched images in the output, by name.
     """
     names = _names(job.output)
     there = set(names)
     failures = worker.read_failures(job, names)
-    if not overwrite:  # a picture that failed in one attempt at its batch may be there by another
+    if not overwrite:  # an image that failed in one attempt at its batch may have succeeded in another
         failures = [(name, reason) for name, reason in failures if name not in there]
     failed = {name for name, _ in failures}
     lost = [name for name in todo if name not in there and name not in failed]
@@ -196,7 +196,7 @@ def _finish(job: Job, todo: Sequence[str], overwrite: bool) -> tuple[list[Failur
             f"{len(lost)} pictures are not in {job.output}, such as {lost[0]}: was it changed during the job? run the "
             "same command again"
         )
-    if overwrite:  # what an earlier job made of a picture is not this one's result
+    if overwrite:  # an earlier job's file must not pass for this job's result
         filesystem.delete([filesystem.join(job.output, name) for name in sorted(failed & there)])
     listed = _gather_untouched(job, set(todo), there - failed)
     filesystem.write_text(filesystem.join(job.output, FAILED), worker.failure_lines(failures))
@@ -205,12 +205,12 @@ def _finish(job: Job, todo: Sequence[str], overwrite: bool) -> tuple[list[Failur
 
 
 def _gather_untouched(job: Job, replaced: Set[str] = frozenset(), there: Set[str] | None = None) -> dict[str, str]:
-    """Brings `untouched.jsonl` up to date by what workers left, and removes that.
+    """Merges the files that workers left into `untouched.jsonl`, then deletes them.
 
     Args:
-      job: which.
-      replaced: names of pictures of which only this job's workers know.
-      there: names of the pictures that are in the output, once the job has finished; None before.
+      job: the job.
+      replaced: names of images that this job restores again: only lines from its own workers count for them.
+      there: names of the images in the output, once the job has finished; None before.
 
     Returns:
       The reasons by name.
@@ -231,18 +231,18 @@ def _names(output: str) -> list[str]:
 
 
 def _sweep(output: str, names: Sequence[str]) -> None:
-    """Removes unfinished files and failures; workers' lines about untouched pictures are `_gather_untouched`'s."""
+    """Removes unfinished files and workers' failure files; `_gather_untouched` removes their untouched lists."""
     filesystem.delete([filesystem.join(output, name) for name in names if worker.is_swept(name)])
 
 
 def _user_error(error: BaseException) -> str | None:
-    """The message of a UserError in a worker, which most runners wrap up, traceback and all, in an error of theirs."""
+    """Extracts a worker's UserError message: most runners wrap it, with its traceback, in an error of their own."""
     found = re.search(r"UserError: (.+?)(?: \[while running .*)?$", f"{type(error).__name__}: {error}", re.MULTILINE)
     return found[1] if found else None
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """False for a UserError's traceback, page after page of it: `restore_batch` raises what it says."""
+    """Returns False for log records of a UserError's long traceback: `restore_batch` raises its message anyway."""
     error = record.exc_info[1] if record.exc_info else None
     return "common.command_line.UserError: " not in record.getMessage() and not isinstance(error, UserError)
 
@@ -261,7 +261,7 @@ def _quietened() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _blaming(flag: str, value: str, done: str) -> Iterator[None]:
-    """Turns a file system's error, of whatever class, into one that names the flag."""
+    """Turns any error from a file system into a UserError that names the flag."""
     try:
         yield
     except UserError:

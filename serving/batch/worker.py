@@ -1,21 +1,22 @@
-"""What a worker of batch restoration does: the pictures of a batch one by one, each written whole.
+"""A batch restoration worker: restores the images of a batch one by one and writes each atomically.
 
     OUTPUT/
-      holiday/0001.jpg                   restored; on its way it had another name, see `storage.create_whole`
-      .failed-6f9c…-00017.jsonl          which pictures of batch 17 could not be restored, and why
-      .untouched-6f9c…-a04e….jsonl       which pictures the model left as they were, and why
+      holiday/0001.jpg                   restored; has another name while being written, see `filesystem.create_whole`
+      .failed-6f9c…-00017.jsonl          the images of batch 17 that could not be restored, and why
+      .untouched-6f9c…-a04e….jsonl       images that the model left unchanged, and why
 
-A batch may be restored again, or by two workers at once, as Beam's runners do after a fault: it leads to the same
-bytes. What was on its way when a process was killed, and the failures, are removed at the end of the job, and at the
-start of the next one if that end never came.
+After a fault, Beam's runners may restore a batch again, or with two workers at once; the resulting bytes are the same.
+Failure files, and partial files of killed processes, are removed at the end of the job, or at the start of the next one
+if the job never ended.
 
-An untouched picture is copied, and the next job skips what is there. So its line is in the output before its copy is:
-a worker gathers some copies, writes their lines to a file that nobody writes again, and then the copies. At the end of
-the job `untouched.jsonl` is made of these files, and at the start of the next one if that end never came. A line whose
-picture is not there is kept until a job has finished: a worker that outlived its job may still write the copy.
+Untouched images are copied, and the next job skips images that exist. So an image's line must be in the output before
+its copy: a worker collects some copies, writes their lines to a new file that is never rewritten, then writes the
+copies. At the end of the job, these files are merged into `untouched.jsonl`, or at the start of the next one if the job
+never ended. A line without its image is kept until a job has finished, because a worker that outlived its job may still
+write the copy.
 
-Failures leave a batch through a file, not through Beam: on DaskRunner a GroupByKey over the failures of a thousand
-batches takes two minutes, and over those of four thousand nine.
+Failures are passed through files rather than through Beam: on DaskRunner, a GroupByKey over the failures of a thousand
+batches takes two minutes, and over those of four thousand, nine minutes.
 """
 
 from __future__ import annotations
@@ -39,23 +40,23 @@ from serving.restoring.refusal import Refused
 _FAILED = re.compile(r"\.failed-([0-9a-f]{32})-\d{5}\.jsonl")
 _UNTOUCHED = re.compile(r"\.untouched-([0-9a-f]{32})-[0-9a-f]{32}\.jsonl")
 
-# Small enough to go round among the workers, and not so many that the runner is busy with them.
+# Batches are small enough to be spread over the workers, but not so many that they burden the runner.
 _PICTURES_IN_BATCH = 16
 _FEW_BATCHES, _MANY_BATCHES = 64, 4096
-_GATHERED_BYTES = 16 << 20  # of copies that wait in memory for their lines to be written: few files, and little memory
+_GATHERED_BYTES = 16 << 20  # copies held in memory until their lines are written: few files, and little memory
 
 Failure = tuple[str, str]  # name and reason
 
 
 class Job(NamedTuple):
-    """What all workers are told: paths that are absolute, or URLs.
+    """The job as all workers see it; paths are absolute or URLs.
 
     Attributes:
       model: a version's folder.
-      source: the folder that the pictures' names are below.
-      output: where the same names are written.
-      id: 32 hexadecimal digits. Workers whose main process was killed go on for a while: what they leave is not this
-        job's.
+      source: the folder that the images' names are relative to.
+      output: the folder where the same names are written.
+      id: 32 hexadecimal digits. Workers whose main process was killed run on for a while; the id tells their files from
+        this job's.
     """
 
     model: str
@@ -65,7 +66,7 @@ class Job(NamedTuple):
 
 
 class RestoreBatch(filesystem.FileDoFn):
-    """A batch of `batches` -> nothing; its pictures, or their failures, are in the output."""
+    """Restores a batch from `batches`; emits nothing, as images and failures are written to the output."""
 
     def __init__(self, job: Job, options: PipelineOptions) -> None:
         super().__init__(options)
@@ -74,7 +75,7 @@ class RestoreBatch(filesystem.FileDoFn):
 
     def setup(self) -> None:
         super().setup()
-        # One model in a process, however many threads it has and however often Beam sets this up.
+        # One model per process, no matter how many threads it has and how often Beam calls `setup`.
         self._model: LoadedModel = self._shared.acquire(lambda: LoadedModel(self._job.model))
         self._read = filesystem.reader(self._job.source)
 
@@ -87,19 +88,19 @@ class RestoreBatch(filesystem.FileDoFn):
         if failures:
             self._write(path, failure_lines(failures).encode())
         else:
-            filesystem.delete([path])  # another attempt's, whose trouble has passed
+            filesystem.delete([path])  # failures of an earlier attempt that no longer occur
 
     def _restore(self, name: str, copies: _Copies) -> Failure | None:
         try:
             original = self._read(name)
         except FileNotFoundError:
             return name, "gone since the folder was listed"
-        except Exception as error:  # each file system has errors of its own, and the other pictures go on
+        except Exception as error:  # file systems raise their own types; continue with the other images
             return name, _reason(error)
         try:
             picture = photo.parse(original)
             result = untouched_pictures.result(picture, self._model.ask(picture.request))
-        except Exception as error:  # so has each decoder
+        except Exception as error:  # decoders raise their own types, too
             return name, _reason(error)
         if result.untouched:
             copies.add(name, result.untouched, result.content)
@@ -108,18 +109,18 @@ class RestoreBatch(filesystem.FileDoFn):
         return None
 
     def _write(self, path: str, content: bytes) -> None:
-        """Ends the job if it cannot: no other picture could be written either."""
+        """Writes a file atomically; a failure ends the job, because no other image could be written either."""
         try:
             with filesystem.create_whole(path) as file:
                 file.write(content)
-        except Exception as error:  # as above
+        except Exception as error:  # file systems raise their own types
             raise UserError(
                 f"{path}: cannot be written: {_reason(error)}; mend that, and the same command goes on from here"
             ) from error
 
 
 class _Copies:
-    """Untouched pictures of a batch that are not in the output yet."""
+    """A batch's untouched images that are not in the output yet."""
 
     def __init__(self, job: Job, write: Callable[[str, bytes], None]) -> None:
         self._job, self._write = job, write
@@ -127,16 +128,16 @@ class _Copies:
         self._contents: dict[str, bytes] = {}
 
     def add(self, name: str, reason: str, content: bytes) -> None:
-        """Takes one, and writes all of them once they are many."""
+        """Adds an image; writes all of them once they exceed `_GATHERED_BYTES`."""
         self._reasons[name], self._contents[name] = reason, content
         if sum(map(len, self._contents.values())) >= _GATHERED_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Writes their lines, then themselves."""
+        """Writes the lines, then the images."""
         if not self._contents:
             return
-        # A name of its own: were it the batch's, a second attempt would replace the lines of the first one's copies.
+        # A unique name: if named after the batch, a second attempt would overwrite the lines of the first one's copies.
         path = filesystem.join(self._job.output, f".untouched-{self._job.id}-{uuid.uuid4().hex}.jsonl")
         self._write(path, untouched_pictures.lines(self._reasons).encode())
         for name, content in self._contents.items():
@@ -148,7 +149,7 @@ def batches(names: Sequence[str]) -> Iterator[str]:
     """Cuts names into batches.
 
     Yields:
-      JSON [index, [name, …]], in ASCII: Beam's coders refuse text that is no UTF-8, which a file may be called.
+      JSON [index, [name, …]] in ASCII: file names may be invalid UTF-8, which Beam's coders reject.
     """
     size = max(1, min(_PICTURES_IN_BATCH, len(names) // _FEW_BATCHES), math.ceil(len(names) / _MANY_BATCHES))
     for index, start in enumerate(range(0, len(names), size)):
@@ -156,22 +157,22 @@ def batches(names: Sequence[str]) -> Iterator[str]:
 
 
 def failures_path(job: Job, batch: int) -> str:
-    """Where a batch leaves its failures until the end of the job."""
+    """Returns the path of a batch's failure file, which exists until the end of the job."""
     return filesystem.join(job.output, f".failed-{job.id}-{batch:05}.jsonl")
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file of the output is one that a job removes."""
+    """Whether a file in the output is one that jobs remove: a partial file or a worker's list."""
     return is_swept(name) or _UNTOUCHED.fullmatch(name) is not None
 
 
 def is_swept(name: str) -> bool:
-    """Whether a file of the output is a leftover that says nothing to the next job."""
+    """Whether a file in the output is a leftover that the next job does not need: a partial or a failure file."""
     return filesystem.is_partial(name) or _FAILED.fullmatch(name) is not None
 
 
 def count_written(output: str, newest: float) -> int:
-    """How many pictures are in the output that were written after a time, in the file system's own seconds."""
+    """Counts the images in the output written after `newest`, in seconds of the file system's clock."""
     return sum(
         file.updated > newest and not is_leftover(file.name) and file.name != untouched_pictures.LIST
         for file in filesystem.list_files(output)
@@ -179,13 +180,13 @@ def count_written(output: str, newest: float) -> int:
 
 
 class Untouched(NamedTuple):
-    """What the output says about untouched pictures: reasons by name.
+    """The output's records of untouched images: reasons by name.
 
     Attributes:
-      listed: by `untouched.jsonl`.
-      earlier: by workers of other jobs.
-      own: by this job's workers.
-      files: the paths of what workers left.
+      listed: from `untouched.jsonl`.
+      earlier: from workers of other jobs.
+      own: from this job's workers.
+      files: paths of the workers' files.
     """
 
     listed: dict[str, str]
@@ -195,12 +196,12 @@ class Untouched(NamedTuple):
 
 
 def read_untouched(job: Job) -> Untouched:
-    """Reads `untouched.jsonl` and what workers left beside it.
+    """Reads `untouched.jsonl` and the files that workers left next to it.
 
-    It does not list the whole output. Called after that was listed, it finds the line of every copy that was there.
+    Does not list the whole output. If called after listing the output, it finds the line of every copy in that listing.
 
     Raises:
-      UserError: one of the files is no list of ours.
+      UserError: one of the files is not a list of untouched images.
     """
     path = filesystem.join(job.output, untouched_pictures.LIST)
     listed = untouched_pictures.parse(filesystem.read_bytes(path), path) if filesystem.exists(path) else {}
@@ -215,11 +216,11 @@ def read_untouched(job: Job) -> Untouched:
 
 
 def read_failures(job: Job, names: Sequence[str]) -> list[Failure]:
-    """Reads what the job's workers left in the output.
+    """Reads the failure files that the job's workers left in the output.
 
     Args:
-      job: which.
-      names: all files in its output.
+      job: the job.
+      names: names of all files in its output.
 
     Returns:
       The failures of all batches, sorted by name.
@@ -231,12 +232,12 @@ def read_failures(job: Job, names: Sequence[str]) -> list[Failure]:
 
 
 def failure_lines(failures: Sequence[Failure]) -> str:
-    """The failures as JSON, one a line."""
+    """Formats the failures as JSON, one per line."""
     return "".join(json.dumps({"filename": name, "reason": reason}) + "\n" for name, reason in failures)
 
 
 def _reason(error: Exception) -> str:
-    """One line for a person."""
+    """Describes an error in one line for users; unexpected types are named."""
     text = " ".join(str(getattr(error, "strerror", None) or error).split())
     expected = isinstance(error, (Refused, photo.UnreadablePhoto, OSError, ValueError))
     return text if expected and text else f"{type(error).__name__}: {text}"

@@ -1,1 +1,1 @@
-"""TF Serving's gRPC API over models of ours."""
+"""Serves our models with TF Serving's gRPC API."""

@@ -1,4 +1,4 @@
-"""The gRPC server around the services: its socket, its limits, its start and its end."""
+"""The gRPC server that runs the services: socket, limits, startup and shutdown."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from serving.endpoint.model_store import ModelStore
 from serving.endpoint.prometheus import Metrics
 from serving.endpoint.service import ModelService, PredictionService, RunSlots
 
-# For status and metadata calls while predictions occupy their threads, and for refusing predictions beyond the queue.
+# Threads for status and metadata calls while predictions occupy the others, and for rejecting predictions if the queue
+# is full.
 _SPARE_THREADS = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one server takes on.
+    """Limits of one server.
 
     Attributes:
-      running: predictions computed at once; 0 for one a processor.
-      waiting: predictions that may wait for their turn; one more is refused with RESOURCE_EXHAUSTED.
-      message_bytes: the largest request and the largest answer.
-      drain_seconds: at the end, how long requests under way may take.
+      running: maximum number of concurrent predictions; 0 for one per processor.
+      waiting: maximum number of queued predictions; further ones are rejected with RESOURCE_EXHAUSTED.
+      message_bytes: maximum size of a request and of an answer.
+      drain_seconds: at shutdown, how long requests in progress may take.
     """
 
     running: int = 0
@@ -37,15 +38,15 @@ class Limits:
 
 
 class Endpoint:
-    """A running server; a context manager that drains it at the end.
+    """A running server; a context manager that drains it on exit.
 
-    Beside TF Serving's services it has gRPC's health checking and reflection. A server that drains is NOT_SERVING.
+    Besides TF Serving's services, it offers gRPC health checking and reflection. While draining, it is NOT_SERVING.
 
         with ModelStore(configs, poll_seconds=1) as store, Endpoint(store) as endpoint:
             Restorer(endpoint.address).restore(pixels)
 
     Attributes:
-      address: `host:port`, with the port that was picked if none was asked for.
+      address: `host:port`; if port 0 was requested, with the port that was picked.
     """
 
     def __init__(
@@ -57,15 +58,15 @@ class Endpoint:
         credentials: grpc.ServerCredentials | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        """Starts to serve.
+        """Starts serving.
 
         Args:
           store: the models.
-          host: the interface; "0.0.0.0" for all, which lets in whoever reaches this machine.
+          host: the interface; "0.0.0.0" for all, which allows access to anyone who can reach this machine.
           port: 0 picks a free one.
-          limits: see `Limits`.
-          credentials: see `tls.server_credentials`; None for plain text.
-          metrics: where to count.
+          limits: concurrency, queue, message size and drain time; None for the defaults.
+          credentials: TLS credentials from `tls.server_credentials`; None for plain text.
+          metrics: receives the counts; None discards them.
 
         Raises:
           UserError: the address cannot be bound.
@@ -79,7 +80,7 @@ class Endpoint:
             options=[
                 ("grpc.max_receive_message_length", self._limits.message_bytes),
                 ("grpc.max_send_message_length", self._limits.message_bytes),
-                # Otherwise a second server on the same port starts and takes half of the requests.
+                # Otherwise a second server could start on the same port and take half of the requests.
                 ("grpc.so_reuseport", 0),
             ],
         )
@@ -112,6 +113,6 @@ class Endpoint:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Takes no new requests and waits for those under way."""
+        """Rejects new requests and waits for those in progress."""
         self._health.enter_graceful_shutdown()
         self._server.stop(self._limits.drain_seconds).wait()

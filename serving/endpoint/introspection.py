@@ -1,6 +1,7 @@
-"""What tools ask any gRPC server: is it well (`grpc_health_probe`, Kubernetes), and what does it speak (`grpcurl`).
+"""gRPC health checking (for `grpc_health_probe` and Kubernetes) and server reflection (for `grpcurl`).
 
-Both are gRPC's own packages; https://github.com/grpc/grpc/blob/master/doc/health-checking.md and server-reflection.md.
+Both come from gRPC's own packages; https://github.com/grpc/grpc/blob/master/doc/health-checking.md and
+server-reflection.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _SERVICES = {
 
 def add_health(server: grpc.Server) -> health.HealthServicer:
     """Adds `grpc.health.v1.Health`: the server and each service are SERVING until `enter_graceful_shutdown`."""
-    # Otherwise every client that watches would hold one of the server's threads.
+    # Otherwise every watching client would occupy one of the server's threads.
     servicer = health.HealthServicer(experimental_non_blocking=True)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for service in ("", *_SERVICES):
@@ -29,10 +30,10 @@ def add_health(server: grpc.Server) -> health.HealthServicer:
 
 
 def add_reflection(server: grpc.Server) -> None:
-    """Adds `grpc.reflection.v1alpha.ServerReflection` for the services of TF Serving, health and itself."""
+    """Adds `grpc.reflection.v1alpha.ServerReflection` for TF Serving's services, the health service, and itself."""
     for module in _SERVICES.values():
-        # They were generated for a protobuf whose descriptors had attributes that one may set, and fail over that; by
-        # then what reflection needs, the description of the service, is registered.
+        # These modules were generated for a protobuf version with writable descriptor attributes, and importing them
+        # fails when they set one. By then the service description, which reflection needs, has been registered.
         with contextlib.suppress(AttributeError):
             importlib.import_module(module)
     reflection.enable_server_reflection([*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME], server)

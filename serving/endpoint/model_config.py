@@ -1,4 +1,4 @@
-"""Reads TF Serving's `--model_config_file`: which models to serve, which of their versions, under which labels."""
+"""Reads TF Serving's `--model_config_file`: the models to serve, their versions and their labels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _PLATFORM = "tensorflow"
 
 
 def parse(text: str, source: str) -> list[model_server_config_pb2.ModelConfig]:
-    """Reads a ModelServerConfig in text format.
+    """Parses a ModelServerConfig in text format.
 
     Args:
       text: the file's content.
-      source: what errors call it.
+      source: the file's name in error messages.
 
     Raises:
-      UserError: not a ModelServerConfig, no model in it, or one that cannot be served.
+      UserError: not a ModelServerConfig, or it has no model, or a model cannot be served.
     """
     try:
         config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
@@ -47,7 +47,7 @@ def read(path: str | os.PathLike) -> list[model_server_config_pb2.ModelConfig]:
     """Reads the file.
 
     Raises:
-      UserError: it cannot be read, or as `parse`.
+      UserError: the file cannot be read, is not a ModelServerConfig, has no model, or has one that cannot be served.
     """
     try:
         return parse(pathlib.Path(path).read_text(encoding="utf-8"), str(path))

@@ -1,9 +1,9 @@
-"""The models a server has: watches their version folders, loads what is wanted, lets go of what is not.
+"""A server's models: watches their version folders, loads the versions to serve, and unloads the others.
 
-Wanted are the newest versions of each model (`model_version_policy` of TF Serving's ModelConfig: latest, all or
-specific). A new version is loaded and warmed up while the old one answers; then both are swapped in one
-assignment. A request holds the version it started on, which therefore goes only when its last request is done.
-A version that does not load is reported by GetModelStatus and in the log, and the one before stays.
+Each model's `model_version_policy` in TF Serving's ModelConfig decides which versions are served: latest (the default),
+all or specific. A new version is loaded and warmed up while the old one keeps answering, then both are swapped in one
+assignment. A request holds a reference to the version it started on, so a version is freed only after its last request.
+If a version fails to load, GetModelStatus and the log report it, and the previous version stays.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _VersionPolicy = file_system_storage_path_source_pb2.FileSystemStoragePathSource
 
 
 def _aspired(found: Iterable[int], policy: _VersionPolicy) -> list[int]:
-    """The versions to serve, newest first, among those `found`."""
+    """Selects the versions to serve among those `found`, newest first."""
     newest_first = sorted(found, reverse=True)
     choice = policy.WhichOneof("policy_choice")
     if choice == "all":
@@ -39,17 +39,17 @@ def _aspired(found: Iterable[int], policy: _VersionPolicy) -> list[int]:
 
 
 def _fingerprint(folder: pathlib.Path) -> tuple[tuple[str, int, int], ...]:
-    """Changes when anything in the folder does: a version that failed is tried again then."""
+    """Returns a value that changes when any file in the folder does; a failed version is then retried."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
 class UnavailableLabel(UserError):
-    """A version label for a version that is not served."""
+    """Raised for a version label whose version is not served."""
 
 
 class ModelVersions:
-    """One model and its versions, loaded and failed."""
+    """One model with its loaded and failed versions."""
 
     def __init__(self, config: model_server_config_pb2.ModelConfig) -> None:
         self.config = config
@@ -58,14 +58,14 @@ class ModelVersions:
         self._failed: dict[int, object] = {}
 
     def refresh(self) -> None:
-        """Loads the aspired versions that are not loaded, then lets go of the others."""
+        """Loads the versions to serve that are not loaded yet, then unloads the others."""
         found = versions.list_versions(self.config.base_path)
         aspired = _aspired(found, self.config.model_version_policy)
         for version in aspired:
             if version not in self.available:
                 self._load(version, found[version])
         kept = {version: servable for version, servable in self.available.items() if version in aspired}
-        if kept:  # a folder that was emptied, or a new version that is broken, takes no model away
+        if kept:  # keep serving if the folder was emptied or the new version is broken
             for version in self.available.keys() - kept.keys():
                 self.statuses[version] = VersionStatus(version=version, state=VersionStatus.END)
                 logging.info("%s version %d unloaded", self.config.name, version)
@@ -78,7 +78,7 @@ class ModelVersions:
         self.statuses[version] = VersionStatus(version=version, state=VersionStatus.LOADING)
         try:
             servable = Servable(version, folder)
-        except Exception as error:  # whatever is wrong with one version must not end the watching
+        except Exception as error:  # one broken version must not stop the watcher
             self._failed[version] = fingerprint
             reason = " ".join((getattr(error, "message", None) or str(error)).split())
             logging.warning("%s version %d does not load: %s", self.config.name, version, reason)
@@ -92,7 +92,7 @@ class ModelVersions:
 
 
 class ModelStore:
-    """All models of a server, by name; a context manager that watches their folders while it is open."""
+    """A server's models by name; a context manager that watches their folders while open."""
 
     def __init__(
         self,
@@ -103,25 +103,25 @@ class ModelStore:
         """Loads the models.
 
         Args:
-          configs: name, base path, and optionally version policy and labels of each model.
-          poll_seconds: how often to look for new versions; 0 for never.
-          any_label: whether a label may be for a version that is not served (yet); who asks for it gets NOT_FOUND.
+          configs: each model's name, base path, and optional version policy and labels.
+          poll_seconds: seconds between checks for new versions; 0 for never.
+          any_label: allow labels for versions that are not served (yet); requests for them get NOT_FOUND.
 
         Raises:
-          UserError: a base path without a version, or with none that loads, or a label for one that is not served.
+          UserError: a base path has no version that loads, or a label's version is not served.
         """
         self._models: Mapping[str, ModelVersions] = {}
         self._poll_seconds, self._any_label = poll_seconds, any_label
-        self._changing = threading.Lock()  # held by whoever loads: the watcher, or a reload request
+        self._changing = threading.Lock()  # held while loading, by the watcher or a reload request
         self._closed = threading.Event()
         self._watcher: threading.Thread | None = None
         self.replace(configs)
 
     def replace(self, configs: Iterable[model_server_config_pb2.ModelConfig]) -> None:
-        """Serves these models from now on; those with an unchanged base path keep their loaded versions.
+        """Replaces the set of served models; those with an unchanged base path keep their loaded versions.
 
         Raises:
-          UserError: a model cannot be served; nothing has changed then.
+          UserError: a model cannot be served; the served models are then unchanged.
         """
         with self._changing:
             models = {}
@@ -143,10 +143,10 @@ class ModelStore:
             self._models = models
 
     def servable(self, spec: model_pb2.ModelSpec) -> Servable:
-        """Finds the version that a request means: by number, by label, or the newest.
+        """Finds the version that a request asks for: by number, by label, or the newest.
 
         Raises:
-          RequestError: there is none, worded as TF Serving does.
+          RequestError: no such version; worded like TF Serving's error.
         """
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
@@ -169,10 +169,10 @@ class ModelStore:
         return servable
 
     def statuses(self, spec: model_pb2.ModelSpec) -> list[VersionStatus]:
-        """What GetModelStatus reports, newest version first.
+        """Returns what GetModelStatus reports, newest version first.
 
         Raises:
-          RequestError: the model, or the version asked for, is unknown.
+          RequestError: the model or the requested version is unknown.
         """
         model = self._models.get(spec.name)
         statuses = dict(model.statuses) if model else {}
@@ -186,11 +186,11 @@ class ModelStore:
         return [statuses[version] for version in sorted(statuses, reverse=True)]
 
     def has(self, name: str) -> bool:
-        """Whether a model is served under a name."""
+        """Whether a model of this name is served."""
         return name in self._models
 
     def served(self) -> dict[str, list[int]]:
-        """The versions that answer, by model."""
+        """Returns the available versions by model."""
         return {name: sorted(model.available) for name, model in self._models.items()}
 
     def __enter__(self) -> ModelStore:
@@ -210,7 +210,7 @@ class ModelStore:
                 for model in self._models.values():
                     try:
                         model.refresh()
-                    except OSError as error:  # a folder that vanished while it was read: next time
+                    except OSError as error:  # the folder vanished while being read; retry at the next poll
                         logging.warning("%s: %s", model.config.base_path, error)
 
 

@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus, under the names that TF Serving gives the same things.
+"""The server's Prometheus metrics, named like TF Serving's where it has the same ones.
 
 | metric | labels |
 | --- | --- |
@@ -20,16 +20,16 @@ from serving.endpoint.request_error import RequestError
 
 PATH = "/monitoring/prometheus/metrics"
 _BUCKETS = tuple(1000.0 * 2**power for power in range(17))  # 1 ms to 65 s
-# A model that is not served: any name that a client comes up with would be a time series of its own.
+# Label for models that are not served. Otherwise every name that a client makes up would create a time series.
 _UNKNOWN = "unknown"
 
 
 class Metrics:
-    """Counts of one server.
+    """Metrics of one server.
 
     Attributes:
-      registry: what is exposed.
-      running, waiting: gauges of predictions.
+      registry: the exposed registry.
+      running, waiting: gauges of running and queued predictions.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Metrics:
         self.waiting = prometheus_client.Gauge(
             "cleanplate_predictions_waiting", "Predictions in the queue.", registry=self.registry
         )
-        # A gauge by its type alone: a counter's name would end in _total, and TF Serving's does not.
+        # A counter, but of type Gauge: a Counter's name would end in _total, and TF Serving's does not.
         self._count = prometheus_client.Gauge(
             ":tensorflow:serving:request_count", "Requests for Predict.", ["model_name", "status"],
             registry=self.registry,
@@ -52,7 +52,7 @@ class Metrics:
 
     @contextlib.contextmanager
     def request(self, model_name: str, is_known: bool) -> Iterator[None]:
-        """Counts the block as one request for Predict, with the status that it ends in."""
+        """Counts the block as one Predict request, with the status that it ends in."""
         name, status, started = model_name if is_known else _UNKNOWN, "OK", time.perf_counter()
         try:
             yield
@@ -68,7 +68,7 @@ class Metrics:
 
     @contextlib.contextmanager
     def exposed(self, host: str, port: int) -> Iterator[str]:
-        """Answers GET requests during the block; yields the URL.
+        """Serves the metrics over HTTP during the block; yields the URL.
 
         Args:
           host: the interface.

@@ -1,4 +1,4 @@
-"""A request that cannot be answered, with the status that TF Serving gives it."""
+"""Errors for invalid requests, with the status codes that TF Serving uses."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import tensorflow as tf
 
 
 class RequestError(Exception):
-    """Becomes the call's status.
+    """An error that becomes the call's gRPC status.
 
     Attributes:
       code: the gRPC status code.
-      message: its details, worded as TF Serving words them where it has such an error.
+      message: the status details, worded like TF Serving's if it has such an error.
     """
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
@@ -22,22 +22,22 @@ class RequestError(Exception):
 
 
 def invalid(message: str) -> RequestError:
-    """The error of a request that is wrong in itself."""
+    """Makes the error for an invalid request."""
     return RequestError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
 def not_found(message: str) -> RequestError:
-    """The error of a request for a model or version that is not served."""
+    """Makes the error for a model or version that is not served."""
     return RequestError(grpc.StatusCode.NOT_FOUND, message)
 
 
-# What TensorFlow in Python puts around the graph's own message, and TF Serving does not.
+# Text that TensorFlow in Python adds around the graph's own message, unlike TF Serving.
 _PYTHON_TRACE = re.compile(r"^Graph execution error:.*<stack traces unavailable>\n| \[Op:\w+\]$", re.DOTALL)
 
-# TensorFlow's error codes are gRPC's by design: the numbers agree.
+# TensorFlow's error codes have the same numbers as gRPC's, by design.
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def from_tensorflow(error: tf.errors.OpError) -> RequestError:
-    """Keeps the code and message that the graph raised."""
+    """Converts an error raised by the graph, keeping its code and message."""
     return RequestError(_CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), _PYTHON_TRACE.sub("", error.message))

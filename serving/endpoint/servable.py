@@ -1,7 +1,7 @@
-"""One loaded version of a model: checks a Predict request against a signature, runs it, packs the outputs.
+"""One loaded version of a model: checks a Predict request against a signature, runs it, and packs the outputs.
 
-Order, codes and wording of the checks are TF Serving's (`predict_util.cc`), so that a client cannot tell which of
-the two servers refused it.
+The checks have the same order, codes and wording as TF Serving's (`predict_util.cc`), so a client cannot tell which of
+the two servers rejected its request.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from serving.endpoint.request_error import RequestError, from_tensorflow, invali
 from serving.savedmodel import warmup
 
 DEFAULT_SIGNATURE = "serving_default"
-# A proto may declare a huge tensor and give one value for all its elements. None of our inputs is larger than
-# what fits in a message, 2 GiB by protobuf's own limit.
+# Bytes. A proto can declare a huge tensor with a single value for all its elements. All our inputs fit in a message,
+# which protobuf limits to 2 GiB.
 _MAX_TENSOR_BYTES = 1 << 31
 
 
@@ -33,7 +33,7 @@ def _signature_defs(folder: pathlib.Path) -> dict[str, meta_graph_pb2.SignatureD
 
 
 def _parse(alias: str, proto: tensor_pb2.TensorProto, spec: tf.TensorSpec) -> tf.Tensor:
-    """Reads one input; raises RequestError where it is not what the signature takes."""
+    """Parses one input; raises RequestError if it does not match the signature."""
     try:
         dtype = tf.as_dtype(proto.dtype)
     except TypeError as error:
@@ -58,22 +58,23 @@ def _joined(names: Sequence[str] | set[str]) -> str:
 
 
 class Servable:
-    """A version in memory; `predict` may be called from many threads.
+    """A loaded version; `predict` is thread-safe.
 
     Attributes:
-      version: its number.
-      signature_defs: the signatures by name, as the SavedModel describes them.
+      version: the version number.
+      signature_defs: the SavedModel's signature definitions by name.
     """
 
     def __init__(self, version: int, folder: str | os.PathLike) -> None:
         """Loads the SavedModel in `folder` and replays its warm-up requests.
 
         Raises:
-          OSError, ValueError, tf.errors.OpError, RequestError: it cannot be read, or a warm-up request fails.
+          OSError, ValueError, tf.errors.OpError, RequestError: the SavedModel cannot be read, or a warm-up request
+            fails.
         """
         self.version = version
         self.signature_defs = _signature_defs(pathlib.Path(folder))
-        # The loaded object owns the variables: without it, the signatures could not run.
+        # The loaded object owns the variables; the signatures cannot run without it.
         self._loaded = tf.saved_model.load(os.fspath(folder))
         self._signatures = dict(self._loaded.signatures)
         for request in warmup.read_warmup_requests(folder):
@@ -89,14 +90,14 @@ class Servable:
 
         Args:
           signature_name: "" for `serving_default`.
-          inputs: exactly the signature's inputs, by name.
-          output_filter: the outputs wanted; all if empty.
+          inputs: all of the signature's inputs by name, and no others.
+          output_filter: the outputs to return; empty for all.
 
         Returns:
           The outputs by name.
 
         Raises:
-          RequestError: the request does not fit the signature, or the graph refused what it carries.
+          RequestError: the request does not match the signature, or the graph rejected its content.
         """
         signature_name = signature_name or DEFAULT_SIGNATURE
         signature = self._signatures.get(signature_name)

@@ -1,6 +1,6 @@
-"""TF Serving's two gRPC services on our model store: what arrives on the wire, and what goes back.
+"""TF Serving's two gRPC services on top of our model store.
 
-| service | answers | UNIMPLEMENTED |
+| service | implemented | UNIMPLEMENTED |
 | --- | --- | --- |
 | PredictionService | Predict, GetModelMetadata | Classify, Regress, MultiInference |
 | ModelService | GetModelStatus, HandleReloadConfigRequest | |
@@ -35,7 +35,7 @@ _SIGNATURE_DEF = "signature_def"
 
 
 class RunSlots:
-    """How many predictions run at once and how many may wait; one more is refused at once."""
+    """Limits how many predictions run and how many may wait; rejects further ones immediately."""
 
     def __init__(self, running: int, waiting: int, metrics: Metrics) -> None:
         self._run = threading.Semaphore(running)
@@ -47,12 +47,13 @@ class RunSlots:
         """Waits for a slot, at most until the caller's deadline, and holds it for the block.
 
         Raises:
-          RequestError: RESOURCE_EXHAUSTED, the queue is full; DEADLINE_EXCEEDED, nobody waits for it any more.
+          RequestError: RESOURCE_EXHAUSTED, the queue is full; DEADLINE_EXCEEDED, the deadline passed in the queue;
+            CANCELLED, the caller is gone.
         """
         if not self._places.acquire(blocking=False):
             raise RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full; try again later")
         try:
-            # Without a deadline gRPC reports a remaining time of None or of centuries.
+            # Without a deadline, gRPC reports a remaining time of None or of centuries.
             remaining = context.time_remaining()
             timeout = None if remaining is None else min(max(remaining, 0.0), threading.TIMEOUT_MAX)
             with self._metrics.waiting.track_inprogress():
@@ -71,7 +72,7 @@ class RunSlots:
 
 
 def _answering(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Turns RequestError into the call's status; anything else is a fault of ours, logged and INTERNAL."""
+    """Turns a RequestError into the call's status; any other exception is a bug: logged, and reported as INTERNAL."""
 
     @functools.wraps(method)
     def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
@@ -108,7 +109,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             raise invalid("Missing ModelSpec")
         signature_name = request.model_spec.signature_name or DEFAULT_SIGNATURE
         with self._slots.slot(context):
-            # Found only now: what waited in the queue is answered by the version that is newest at its turn.
+            # Looked up only now, so that a request that waited in the queue gets the newest version.
             servable = self._store.servable(request.model_spec)
             outputs = servable.predict(signature_name, request.inputs, request.output_filter)
         response = predict_pb2.PredictResponse()
@@ -143,7 +144,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """Says which versions there are and changes which models are served."""
+    """Reports the versions' states and changes which models are served."""
 
     def __init__(self, store: ModelStore) -> None:
         self._store = store
@@ -152,7 +153,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     def GetModelStatus(
         self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        """The state of one version or of all."""
+        """Reports the state of one version or of all."""
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
         statuses = self._store.statuses(request.model_spec)
@@ -162,7 +163,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     def HandleReloadConfigRequest(
         self, request: model_management_pb2.ReloadConfigRequest, context: grpc.ServicerContext
     ) -> model_management_pb2.ReloadConfigResponse:
-        """Replaces the set of models; returns when they are loaded."""
+        """Replaces the set of models; returns once they are loaded."""
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest."

@@ -1,4 +1,4 @@
-"""Certificates for the server and its clients: files in PEM, checked before gRPC sees them, which says little."""
+"""TLS credentials for the server and its clients, from PEM files; checked here because gRPC's errors say little."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _authorities(flag: str, path: str | os.PathLike) -> bytes:
 
 
 def _pair(certificate: str | os.PathLike | None, key: str | os.PathLike | None) -> tuple[bytes, bytes]:
-    """A certificate chain and its private key."""
+    """Reads and checks a certificate chain and its private key."""
     if certificate is None or key is None:
         raise UserError("--tls_certificate and --tls_key belong together; give both, or neither")
     chain, private = _read("tls_certificate", certificate), _read("tls_key", key)
@@ -47,17 +47,18 @@ def _pair(certificate: str | os.PathLike | None, key: str | os.PathLike | None) 
 def server_credentials(
     certificate: str | os.PathLike | None, key: str | os.PathLike | None, client_ca: str | os.PathLike | None
 ) -> grpc.ServerCredentials | None:
-    """What a server shows, and whom it lets in.
+    """Makes a server's TLS credentials.
 
     Args:
-      certificate, key: the server's chain and private key, PEM; without them it serves in plain text.
-      client_ca: authorities; a client without a certificate of theirs is refused in the handshake.
+      certificate: the server's certificate chain, PEM; None, together with `key`, for plain text.
+      key: its private key, PEM.
+      client_ca: certificate authorities, PEM; clients without a certificate from them are rejected in the handshake.
 
     Returns:
-      The credentials, None for plain text.
+      The credentials; None for plain text.
 
     Raises:
-      UserError: a file is missing or is not what it should be, or one is given without the other.
+      UserError: a file is missing or invalid, or one is given without the other.
     """
     if certificate is None and key is None:
         if client_ca is not None:
@@ -71,14 +72,15 @@ def server_credentials(
 def channel_credentials(
     ca: str | os.PathLike | None, certificate: str | os.PathLike | None, key: str | os.PathLike | None
 ) -> grpc.ChannelCredentials:
-    """Whom a client trusts, and what it shows.
+    """Makes a client's TLS credentials.
 
     Args:
-      ca: authorities, PEM; None for those that gRPC comes with.
-      certificate, key: the client's own, where the server asks for one.
+      ca: certificate authorities to trust, PEM; None for those bundled with gRPC.
+      certificate: the client's own certificate chain, PEM, for servers that require one; else None.
+      key: its private key, PEM.
 
     Raises:
-      UserError: as `server_credentials`.
+      UserError: a file is missing or invalid, or one is given without the other.
     """
     authorities = None if ca is None else _authorities("tls_ca", ca)
     if certificate is None and key is None:
@@ -88,10 +90,11 @@ def channel_credentials(
 
 
 def define_client_flags(flag_values: flags.FlagValues) -> Callable[[], grpc.ChannelCredentials | None]:
-    """Defines `--tls`, `--tls_ca`, `--tls_certificate` and `--tls_key` of a command that asks a server.
+    """Defines `--tls`, `--tls_ca`, `--tls_certificate` and `--tls_key` for a client command.
 
     Returns:
-      What gives the credentials once the flags are read, None for plain text; raises as `channel_credentials`.
+      A function to call after the flags are parsed. It returns the credentials, None for plain text, and raises
+      UserError like `channel_credentials`.
     """
     public = flags.DEFINE_bool("tls", False, "Speak TLS, and trust the public authorities.", flag_values=flag_values)
     ca = flags.DEFINE_string("tls_ca", None, "Speak TLS, and trust these authorities, PEM.", flag_values=flag_values)

@@ -1,4 +1,4 @@
-"""What a model makes of a picture, whether a server ran it or this process did."""
+"""A model's answers, whether a server or this process ran the model."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A model's answer to a picture file.
+    """A model's answer to an image file.
 
     Attributes:
-      restored_bytes: a PNG of the picture's size, RGB, or RGBA where the picture has alpha.
-      found: whether the model found its mark, as exports of `serving.key` say; None from a model that does not say.
+      restored_bytes: a PNG of the image's size: RGBA if the image has alpha, else RGB.
+      found: whether the model found its mark; None if the model does not report it. Exports of `serving.key` do.
     """
 
     restored_bytes: bytes
@@ -25,9 +25,8 @@ class PixelAnswer:
     """A model's answer to pixels.
 
     Attributes:
-      restored: uint8, of the shape that was sent: `[H, W, 3]` or `[N, H, W, 3]`.
-      found: bool of the shape `[]` or `[N]`, whether the model found its mark in each picture; None from a model that
-        does not say.
+      restored: uint8, same shape as sent: `[H, W, 3]` or `[N, H, W, 3]`.
+      found: bool `[]` or `[N]`, whether the model found its mark in each image; None if the model does not report it.
     """
 
     restored: np.ndarray

@@ -1,7 +1,7 @@
-"""Frames of a video out of ffmpeg and into it, through pipes.
+"""Reads and writes video frames through pipes to ffmpeg.
 
-imageio-ffmpeg brings the program along, and no more is used of it: its own readers and writers start ffmpeg by `fork`,
-which gRPC's threads do not survive; see `common.child_process`.
+imageio-ffmpeg is used only for the ffmpeg binary it ships: its own readers and writers start ffmpeg by `fork`, which
+gRPC's threads do not survive; see `common.child_process`.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ import numpy as np
 from common import child_process
 from common.command_line import UserError
 
-_KEPT_LINES = 32  # of what ffmpeg says; the last ones tell why it stopped
+_KEPT_LINES = 32  # last lines kept of ffmpeg's stderr; they say why it stopped
 _ASKED_TO_STOP = 255  # ffmpeg's exit code after SIGINT or SIGTERM
 
 
 class Stopped(Exception):
-    """ffmpeg ended before its work was done; the message says why, in one line."""
+    """ffmpeg ended before it was done; the message says why, in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-    """What ffmpeg says of a video.
+    """ffmpeg's description of a video.
 
     Attributes:
-      size: (width, height) in pixels of the frames that are read, upright.
-      rate: frames per second, to two decimals; 0 if there is none, as of a picture.
-      seconds: how long it takes; 0 if it is not known.
-      pixel_format: ffmpeg's name of it with the colour's in brackets, such as `yuv420p(tv, bt709)`.
+      size: (width, height) in pixels of the frames as read, upright.
+      rate: frames per second, to two decimals; 0 if there is none, as for a still image.
+      seconds: duration; 0 if unknown.
+      pixel_format: ffmpeg's name for the pixel format, with the color space in brackets: `yuv420p(tv, bt709)`.
     """
 
     size: tuple[int, int]
@@ -48,10 +48,10 @@ class Described:
 
 
 def program() -> str:
-    """The path of ffmpeg.
+    """Returns the path of ffmpeg.
 
     Raises:
-      UserError: there is none.
+      UserError: ffmpeg is not installed.
     """
     try:
         import imageio_ffmpeg
@@ -64,24 +64,24 @@ def program() -> str:
 
 
 def describe(source: str | os.PathLike) -> Described:
-    """Asks ffmpeg what a file is.
+    """Asks ffmpeg to describe a video.
 
     Args:
       source: the file.
 
     Raises:
-      ValueError: no video that ffmpeg reads.
-      UserError: there is no ffmpeg.
+      ValueError: not a video that ffmpeg can read.
+      UserError: ffmpeg is not installed.
     """
-    # One frame is decoded: what comes out tells the size of a video that is shown turned.
+    # Decodes one frame: for a rotated video, only the decoded frame has the upright size.
     command = [program(), "-nostdin", "-i", os.path.abspath(source), "-frames:v", "1", "-pix_fmt", "rgb24"]
     said = child_process.run([*command, "-f", "null", "-"], capture_output=True).stderr.decode("utf-8", "replace")
     streams = [line for line in said.splitlines() if re.match(r"\s*Stream .* Video: ", line)]
-    if len(streams) < 2:  # as it is stored, and as it is read
+    if len(streams) < 2:  # one line for the input and one for the output
         raise ValueError("no video")
     stored = streams[0].partition(" Video: ")[2]
     size = re.search(r" (\d+)x(\d+)[, ]", streams[-1])
-    fields = re.split(r",\s*(?![^()]*\))", stored)  # at commas that are not in brackets
+    fields = re.split(r",\s*(?![^()]*\))", stored)  # at commas outside brackets
     if not size or len(fields) < 2:
         raise ValueError("no size")
     rate = re.search(r" (\d+\.?\d*) fps", stored)
@@ -96,7 +96,7 @@ def describe(source: str | os.PathLike) -> Described:
 
 
 class _Said:
-    """Reads what a process says on stderr, so that the pipe never fills up, and keeps the last lines."""
+    """Reads a process's stderr, so that the pipe never fills up, and keeps the last lines."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self._lines: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
@@ -109,19 +109,19 @@ class _Said:
                 self._lines.append(line.decode("utf-8", "replace").strip())
 
     def lines(self) -> list[str]:
-        """The lines, once the process has ended."""
+        """Waits until the process closes stderr, then returns the nonempty lines."""
         self._thread.join()
         return [line for line in self._lines if line]
 
 
 def _ended(process: subprocess.Popen, said: _Said) -> str:
-    """Why a process ended, in one line."""
+    """Says why a process ended, in one line."""
     return " ".join(said.lines()) or f"exit code {process.returncode}"
 
 
 @contextlib.contextmanager
 def _running(command: Sequence[str | os.PathLike], **pipes: int) -> Iterator[tuple[subprocess.Popen, _Said]]:
-    """A process that does not outlive the `with` block."""
+    """Runs a process that does not outlive the `with` block."""
     process = child_process.start(command, stderr=subprocess.PIPE, **pipes)
     said = _Said(process.stderr)
     try:
@@ -132,7 +132,7 @@ def _running(command: Sequence[str | os.PathLike], **pipes: int) -> Iterator[tup
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe:
-                with contextlib.suppress(OSError):  # what was not written any more
+                with contextlib.suppress(OSError):  # buffered data that can no longer be written
                     pipe.close()
 
 
@@ -141,8 +141,8 @@ def read_frames(source: str | os.PathLike, size: tuple[int, int], rate: fraction
 
     Args:
       source: the video.
-      size: (width, height), as `describe` has it.
-      rate: frames per second: one that varies is made this one.
+      size: (width, height), as `describe` returns it.
+      rate: frames per second; a variable frame rate is converted to this one.
 
     Yields:
       uint8 `[height, width, 3]`, sRGB.
@@ -157,13 +157,13 @@ def read_frames(source: str | os.PathLike, size: tuple[int, int], rate: fraction
         while len(data := process.stdout.read(width * height * 3)) == width * height * 3:
             yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
         process.wait()
-        # Damage on the way does not matter: the frames that can be read are there.
+        # Damage in the middle of a video is tolerated: all readable frames have been yielded.
         if data or process.returncode < 0 or process.returncode == _ASKED_TO_STOP:
             raise Stopped(_ended(process, said))
 
 
 class Writer:
-    """Writes frames into a video; a context manager, in which `close` is to be called once all are written."""
+    """Writes frames to a video; a context manager. Call `close` inside it once all frames are written."""
 
     def __init__(
         self, target: str | os.PathLike, size: tuple[int, int], rate: fractions.Fraction, parameters: Sequence[str]
@@ -171,10 +171,10 @@ class Writer:
         """Starts ffmpeg.
 
         Args:
-          target: the file to write; replaced if it is there.
+          target: the file to write; replaced if it exists.
           size: (width, height) of the frames.
           rate: frames per second.
-          parameters: of the output: codec, quality and so on.
+          parameters: ffmpeg's output options: codec, quality and so on.
         """
         command = [program(), "-y", "-f", "rawvideo", "-vcodec", "rawvideo", "-s", "{}x{}".format(*size)]
         command += ["-pix_fmt", "rgb24", "-r", str(rate), "-i", "-", "-an", *parameters, "-v", "warning"]
@@ -184,7 +184,7 @@ class Writer:
         )
 
     def write(self, frame: np.ndarray) -> None:
-        """Adds a frame, uint8 `[height, width, 3]`.
+        """Writes a frame, uint8 `[height, width, 3]`.
 
         Raises:
           Stopped: ffmpeg has ended.
@@ -199,12 +199,12 @@ class Writer:
         """Completes the file.
 
         Returns:
-          What ffmpeg warns of, by lines.
+          ffmpeg's warnings, one per line.
 
         Raises:
           Stopped: ffmpeg failed.
         """
-        with contextlib.suppress(BrokenPipeError):  # the exit code tells
+        with contextlib.suppress(BrokenPipeError):  # the exit code below reports the failure
             self._process.stdin.close()
         self._process.wait()
         if self._process.returncode:

@@ -1,8 +1,8 @@
-"""Restores a folder of photos through a server: several in flight, resumable, nothing overwritten unasked.
+"""Restores a folder of photos through a server: several requests in flight, resumable, no overwriting by default.
 
-Pictures that the model left as they were are listed in `untouched.jsonl`, see `untouched_pictures`. Until the end of
-the run their lines are kept in a journal, `.untouched.jsonl`: a picture's line is in it before the picture is in the
-folder, so that a run that is killed loses none. The next run takes the journal up.
+Images that the model left unchanged are listed in `untouched.jsonl`, see `untouched_pictures`. During the run, their
+lines go to a journal, `.untouched.jsonl`. An image's line is written before the image itself, so a killed run loses
+none; the next run merges the journal into the list.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from serving.restoring.remote import Refused, Restorer
 
 @dataclasses.dataclass
 class FolderSummary(untouched_pictures.Counts):
-    """What happened to a folder.
+    """The result of restoring a folder.
 
     Attributes:
-      restored: pictures written that the model changed.
-      untouched: relative path, with /, and reason of each picture that the model left as it was, sorted; these are
-        copies of the input files.
-      skipped: pictures that the output folder had already.
-      failures: relative path and reason of each picture that could not be restored.
-      others: files without a picture's suffix, left alone.
+      restored: number of images written that the model changed.
+      untouched: relative path, with /, and reason for each image that the model left unchanged, sorted; the output
+        files are copies of the input files.
+      skipped: number of images that were already in the output folder.
+      failures: relative path and reason for each image that could not be restored.
+      others: number of files without an image suffix; these are ignored.
       seconds: wall time.
-      request_seconds: the server's answering time for each picture, restored or untouched.
-      untouched_file: where the untouched pictures of this run and of earlier ones are listed.
+      request_seconds: the server's response time for each image, restored or untouched.
+      untouched_file: path of the list of untouched images of this and earlier runs.
     """
 
     restored: int = 0
@@ -64,7 +64,7 @@ class FolderSummary(untouched_pictures.Counts):
 
 
 def _listing(source: pathlib.Path, output_dir: pathlib.Path) -> tuple[list[pathlib.Path], int]:
-    """The pictures to restore, relative to the input folder, and how many other files there are."""
+    """Returns the images to restore, relative to the input folder, and the number of other files."""
     if source.is_file():
         return [pathlib.Path(source.name)], 0
     if not source.is_dir():
@@ -85,13 +85,13 @@ def _listing(source: pathlib.Path, output_dir: pathlib.Path) -> tuple[list[pathl
 
 
 class _UntouchedList:
-    """`untouched.jsonl` of an output folder, and the journal of the run; may be used by several threads."""
+    """An output folder's `untouched.jsonl` and the run's journal; thread-safe."""
 
     def __init__(self, output_dir: pathlib.Path) -> None:
-        """Takes up what an earlier run left.
+        """Reads the list, and merges the journal that an interrupted run left.
 
         Raises:
-          UserError: there is a list that is not ours, or it cannot be read or written.
+          UserError: the list was not written by this program, or cannot be read or written.
         """
         self._folder = output_dir
         self.path, self._journal = output_dir / untouched_pictures.LIST, output_dir / f".{untouched_pictures.LIST}"
@@ -101,11 +101,11 @@ class _UntouchedList:
         self._known = self._read(self.path)
 
     def record(self, name: str, reason: str | None) -> None:
-        """Notes what became of a picture; call it before the picture is in the folder.
+        """Records the result for an image; call this before writing the image.
 
         Args:
           name: relative path, with /.
-          reason: why it is untouched; None where it is restored.
+          reason: why it is untouched; None if it is restored.
         """
         with self._lock:
             if reason == self._known.get(name):
@@ -115,14 +115,14 @@ class _UntouchedList:
             self._known[name] = reason
 
     def known(self, name: str) -> str | None:
-        """Why a picture that is in the folder is untouched; None where it is restored, or not there."""
+        """Returns the reason recorded for an image; None if it was restored or is not listed."""
         return self._known.get(name)
 
     def finish(self) -> None:
-        """Writes the list: earlier lines, replaced by this run's where there are any, of pictures that are there.
+        """Writes the list: earlier lines updated by the journal's, without images that are not in the folder.
 
         Raises:
-          UserError: it cannot be written.
+          UserError: the list cannot be written.
         """
         if not self._journal.exists():
             return
@@ -149,12 +149,12 @@ class _UntouchedList:
 
 @dataclasses.dataclass(frozen=True)
 class RestoredPhoto:
-    """A photo that a model has seen.
+    """A photo that a model has processed.
 
     Attributes:
-      photo: as it was read.
-      content: the bytes of the file to write: the restored one, or the photo's own where the model left it as it was.
-      untouched: why the model did, see `untouched_pictures`; None for a restored photo.
+      photo: the photo as read.
+      content: the file to write: the restored file, or the original bytes if the model left the photo unchanged.
+      untouched: why the model left it unchanged, see `untouched_pictures`; None for a restored photo.
       request_seconds: how long the server took.
     """
 
@@ -172,8 +172,10 @@ def restore_photo(restorer: Restorer, source: str | os.PathLike) -> RestoredPhot
       source: the file.
 
     Raises:
-      UnreadablePhoto, ValueError: see `photo.read` and `photo.write`.
-      Refused, UserError: see `Restorer.ask`.
+      UnreadablePhoto: the file cannot be read, is not an image, is damaged, or would lose something.
+      ValueError: the server's answer has a different size than the photo.
+      Refused: the server could not restore this photo.
+      UserError: no server, or the server does not have this model.
     """
     picture = photo.read(source)
     started = time.perf_counter()
@@ -186,7 +188,7 @@ def restore_photo(restorer: Restorer, source: str | os.PathLike) -> RestoredPhot
 def _restore_file(
     restorer: Restorer, source: pathlib.Path, target: pathlib.Path, name: str, listed: _UntouchedList
 ) -> RestoredPhoto:
-    """Restores one file into another."""
+    """Restores `source` and writes the result to `target`."""
     restored = restore_photo(restorer, source)
     target.parent.mkdir(parents=True, exist_ok=True)
     before = listed.known(name)
@@ -208,22 +210,22 @@ def restore_folder(
     overwrite: bool = False,
     progress: bool = True,
 ) -> FolderSummary:
-    """Restores a picture, or all pictures in a folder and the folders in it, under the same names.
+    """Restores an image, or all images in a folder and its subfolders, under the same names.
 
     Args:
       restorer: the connection.
       source: a file or a folder.
-      output_dir: where to write; made if missing, never the input's own folder.
-      in_flight: requests under way at once.
-      overwrite: restore again what `output_dir` has already.
-      progress: show a bar; a picture that fails gets its line either way.
+      output_dir: where to write; created if missing; must not be the input's own folder.
+      in_flight: number of concurrent requests.
+      overwrite: restore images again that are already in `output_dir`.
+      progress: show a progress bar; failures are printed either way.
 
     Returns:
-      The summary; a picture that fails does not stop the others.
+      The summary; a failed image does not stop the others.
 
     Raises:
-      UserError: nothing to restore, the folder cannot be written, or the server went away; what is written by
-        then is whole, and the next run goes on from there.
+      UserError: nothing to restore, the folder cannot be written, or the server went away. Files written by then are
+        complete, and the next run resumes from there.
     """
     source, output_dir = pathlib.Path(source), pathlib.Path(output_dir)
     input_dir = source.parent if source.is_file() else source
@@ -266,7 +268,7 @@ def restore_folder(
                 raise UserError(f"{error} ({done} of {len(todo)} are done; run the same command to go on)") from error
     except BaseException:
         executor.shutdown(cancel_futures=True)
-        with contextlib.suppress(UserError):  # the first error is the one to tell; the journal stays for the next run
+        with contextlib.suppress(UserError):  # report the first error; the journal stays for the next run
             listed.finish()
         raise
     finally:

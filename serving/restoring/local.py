@@ -1,12 +1,12 @@
-"""A SavedModel that this process runs itself, without a server: where it is, and what it makes of a picture.
+"""Finds, loads and runs a SavedModel in this process, without a server.
 
     from serving.restoring.local import LoadedModel, find_version
 
     model = LoadedModel(find_version("runs/demo/export"))
     restored_png = model.restore_bytes(Path("photo.jpg").read_bytes())
 
-TensorFlow reads local files alone. From object storage all of a version is fetched into a temporary folder first,
-loaded, and the folder removed.
+TensorFlow reads only local files. A version in object storage is first downloaded to a temporary folder, which is
+deleted after loading.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def find_version(model: str) -> str:
     """Finds the version that a user means.
 
     Args:
-      model: folder or URL: what `serving.export` calls EXPORT_DIR, of which the newest version is taken, or one
-        version's own folder.
+      model: folder or URL of an export (EXPORT_DIR of `serving.export`), which means its newest version, or of one
+        version.
 
     Returns:
-      The version's folder, absolute, or its URL.
+      The version's URL or absolute folder.
 
     Raises:
       UserError: there is no version.
@@ -61,31 +61,31 @@ def find_version(model: str) -> str:
 
 
 class LoadedModel:
-    """A version in memory; may be used by several threads."""
+    """A loaded version; thread-safe."""
 
     def __init__(self, folder: str) -> None:
-        """Loads it, which takes seconds.
+        """Loads a version, which takes seconds.
 
         Args:
-          folder: the version's, or its URL.
+          folder: the version's folder or URL.
 
         Raises:
-          UserError: it does not load, or is no model of ours.
+          UserError: it does not load, or does not have our signature.
         """
-        import tensorflow as tf  # here: who looks for a model and lets others run it need not wait for TensorFlow
+        import tensorflow as tf  # imported here so that callers of `find_version` need not wait for TensorFlow
 
         try:
             with _local(folder) as path:
-                # The loaded object owns the variables: without it, the signature could not run.
+                # The loaded object owns the variables; the signature cannot run without it.
                 self._loaded = tf.saved_model.load(path)
-        except Exception as error:  # whatever a file system or TensorFlow finds wrong with it
+        except Exception as error:  # file systems and TensorFlow raise many types
             said = " ".join(str(error).split()).rstrip(".")
             raise UserError(f"--model={folder}: does not load: {said}; export it again, or name another") from error
         self._signature = self._loaded.signatures.get("serving_default")
         if (
             self._signature is None
             or list(self._signature.structured_input_signature[1]) != ["image_bytes"]
-            or "restored_bytes" not in self._signature.structured_outputs  # a keyed export has further ones
+            or "restored_bytes" not in self._signature.structured_outputs  # keyed exports have additional outputs
         ):
             raise UserError(
                 f"--model={folder}: does not restore pictures; name one that python -m serving.export or serving.key "
@@ -93,30 +93,30 @@ class LoadedModel:
             )
 
     def restore_bytes(self, image_bytes: bytes) -> bytes:
-        """Restores a picture file, as `Restorer.restore_bytes` does through a server.
+        """Restores an image file, as `Restorer.restore_bytes` does through a server.
 
         Args:
-          image_bytes: a JPEG, PNG, BMP or GIF; its metadata and EXIF orientation are not looked at.
+          image_bytes: a JPEG, PNG, BMP or GIF; its metadata and EXIF orientation are ignored.
 
         Returns:
-          A PNG of the same size, RGB, or RGBA where the input has alpha.
+          A PNG of the same size: RGBA if the input has alpha, else RGB.
 
         Raises:
-          Refused: the model does not take this picture.
+          Refused: the model rejects this image.
         """
         return self.ask(image_bytes).restored_bytes
 
     def ask(self, image_bytes: bytes) -> Answer:
-        """Restores a picture file and says whether the model found its mark, as `Restorer.ask` does through a server.
+        """Restores an image file and reports whether the model found its mark, as `Restorer.ask` does through a server.
 
         Args:
-          image_bytes: a JPEG, PNG, BMP or GIF; its metadata and EXIF orientation are not looked at.
+          image_bytes: a JPEG, PNG, BMP or GIF; its metadata and EXIF orientation are ignored.
 
         Returns:
-          The answer; its `found` is None where the model does not say.
+          The answer; its `found` is None if the model does not report it.
 
         Raises:
-          Refused: the model does not take this picture.
+          Refused: the model rejects this image.
         """
         import tensorflow as tf
 
@@ -130,7 +130,7 @@ class LoadedModel:
 
 @contextlib.contextmanager
 def _local(folder: str) -> Iterator[str]:
-    """The path of a version on this machine, while the `with` block runs."""
+    """Yields a local path of a version, downloading it if necessary; valid only inside the `with` block."""
     if "://" not in folder:
         yield folder
         return

@@ -1,8 +1,8 @@
-"""Carries a photo's metadata into its restored file, byte for byte: EXIF, ICC, XMP, IPTC, comments.
+"""Copies a photo's metadata into its restored file, byte for byte: EXIF, ICC, XMP, IPTC, comments.
 
-JPEG segments and PNG chunks are copied as they stand, because no library that parses and writes them again keeps
-all of them (maker notes, IPTC, extended XMP). One value changes: where the pixels were turned upright, the
-orientation becomes 1. What describes the old pixels' coding (JFIF, Adobe, MPF; PLTE, tRNS, sBIT) stays behind.
+JPEG segments and PNG chunks are copied verbatim, because no library that parses and rewrites them preserves all of them
+(maker notes, IPTC, extended XMP). Only one value changes: the orientation becomes 1 if the pixels were rotated upright.
+Metadata that describes how the old pixels were encoded (JFIF, Adobe, MPF; PLTE, tRNS, sBIT) is not copied.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _XMP_ORIENTATION = re.compile(rb'(tiff:Orientation(?:="|>))[2-8]')
 _JPEG_SOS, _JPEG_COMMENT = 0xDA, 0xFE
 _JPEG_KEPT = {*range(0xE1, 0xEE), 0xEF, _JPEG_COMMENT}  # APP1 to APP15 without Adobe's APP14
 _PNG_KEPT = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tIME"}
-_PNG_HEADER_END = 33  # magic and IHDR
+_PNG_HEADER_END = 33  # bytes: signature and IHDR
 
 
 def upright_exif(tiff: bytes) -> bytes:
-    """Sets the orientation in an EXIF block, which starts with `II` or `MM`, to 1; anything else is returned."""
+    """Sets the orientation in an EXIF block (starting with `II` or `MM`) to 1; returns anything else unchanged."""
     order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
     if order is None:
         return tiff
@@ -32,7 +32,7 @@ def upright_exif(tiff: bytes) -> bytes:
         for entry in range(directory + 2, directory + 2 + 12 * count, 12):
             if struct.unpack_from(f"{order}H", tiff, entry)[0] == _ORIENTATION_TAG:
                 struct.pack_into(f"{order}H", changed, entry + 8, 1)
-    except struct.error:  # a damaged block is the photo's own, and stays as it was
+    except struct.error:  # keep a damaged block as it is
         return tiff
     return bytes(changed)
 
@@ -43,7 +43,7 @@ def upright_xmp(packet: bytes) -> bytes:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and whole segment, up to the first scan."""
+    """Yields the marker and the whole segment, for all segments before the first scan."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
@@ -62,8 +62,8 @@ def carry_jpeg(original: bytes, restored: bytes, upright: bool) -> bytes:
 
     Args:
       original: the photo's file.
-      restored: a JPEG without metadata of its own, as Pillow writes it.
-      upright: the restored pixels have been turned as the orientation says.
+      restored: a JPEG without metadata, as written by Pillow.
+      upright: whether the restored pixels were rotated upright, so that the orientation becomes 1.
 
     Returns:
       `restored` with the metadata of `original`.
@@ -79,13 +79,13 @@ def carry_jpeg(original: bytes, restored: bytes, upright: bool) -> bytes:
             segment = upright_xmp(segment)
         kept += segment
     first = next(_jpeg_segments(restored), None)
-    # JFIF's segment comes first in its file, by its standard.
+    # The JFIF standard requires the JFIF segment to come first.
     start = 2 + len(first[1]) if first and first[0] == 0xE0 else 2
     return restored[:start] + kept + restored[start:]
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and content of each chunk."""
+    """Yields the type and content of each chunk."""
     position = 8
     while position + 12 <= len(data):
         length = int.from_bytes(data[position : position + 4], "big")
@@ -94,7 +94,16 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def carry_png(original: bytes, restored: bytes, upright: bool) -> bytes:
-    """Copies the metadata of one PNG into another; arguments and result as `carry_jpeg`."""
+    """Copies the metadata of one PNG into another.
+
+    Args:
+      original: the photo's file.
+      restored: a PNG without metadata, as written by Pillow.
+      upright: whether the restored pixels were rotated upright, so that the orientation becomes 1.
+
+    Returns:
+      `restored` with the metadata of `original`.
+    """
     kept = b""
     for kind, content in _png_chunks(original):
         if kind not in _PNG_KEPT:

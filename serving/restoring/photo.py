@@ -1,15 +1,15 @@
-"""A user's photo on its way to the server and back: what is sent, and the file that is made of the answer.
+"""Converts a user's photo into a server request, and the server's answer into the output file.
 
 | file | sent | written |
 | --- | --- | --- |
-| JPEG (also MPO), RGB or grey | as it is | JPEG, quality 95, 4:4:4 |
-| PNG | as it is | PNG with 8 bits a channel, alpha kept, a palette becomes RGB |
+| JPEG (also MPO), RGB or gray | unchanged | JPEG, quality 95, 4:4:4 |
+| PNG | unchanged | PNG with 8 bits per channel, alpha kept, palette converted to RGB |
 | BMP, GIF (one frame), TIFF (one page), WebP | as PNG, lossless | the same format; WebP at quality 95 |
-| HEIC, with the extra `heic` | as PNG, 8 bits a channel | HEIC, quality 95, 4:4:4 |
+| HEIC, with the extra `heic` | as PNG, 8 bits per channel | HEIC, quality 95, 4:4:4 |
 
-A photo whose EXIF orientation is not upright is turned first, because the network knows overlays as people see them,
-and comes back upright with its orientation set to 1. Metadata is kept (serving/restoring/metadata.py). What would lose
-something silently is refused: CMYK, more than 8 bits in a TIFF, animations, several pages.
+If a photo's EXIF orientation is not upright, the photo is rotated first, because the network is trained on overlays as
+people see them. The result is upright, with its orientation set to 1. Metadata is kept (serving/restoring/metadata.py).
+Files that would silently lose something are rejected: CMYK, more than 8 bits in a TIFF, animations, several pages.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim", b"ftypheis")
 _SENT_AS_IS = {"JPEG": ("RGB", "L"), "PNG": ("RGB", "RGBA", "L", "LA", "P", "1", "I;16", "I")}
 _DEPTH_LOST = ("CMYK", "I;16", "I;16B", "I", "F")
 _QUALITY = 95
-# What people wrote into a TIFF; the other tags describe how its pixels were stored.
+# TIFF tags that describe the photo; the others describe how its pixels are stored.
 _TIFF_TAGS = (
     "ImageDescription Make Model Software DateTime Artist Copyright XResolution YResolution ResolutionUnit "
     "XMLPacket IPTCNAA ImageResources Rating"
@@ -38,20 +38,20 @@ _TIFF_TAGS = (
 
 
 class UnreadablePhoto(Exception):
-    """This file is not a photo we can restore; the message says why and what to do, in one line."""
+    """Raised for a file that cannot be restored; the message says why and what to do, in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """A photo, read.
+    """A photo as read from its file.
 
     Attributes:
-      request: what the server shall restore: the file's bytes, or a PNG of its pixels.
+      request: the bytes to send to the server: the file's own, or a PNG of its pixels.
       original: the file's bytes.
-      image_format: Pillow's name of the format to write.
-      size: (width, height) of what is sent.
-      grey: the photo has no colour, and neither shall the result.
-      turned: the pixels in `request` are upright and those in the file are not.
+      image_format: Pillow's name for the output format.
+      size: (width, height) of the image in `request`.
+      grey: whether the photo is grayscale; the result will be too.
+      turned: whether the pixels in `request` were rotated upright from those in the file.
     """
 
     request: bytes
@@ -66,10 +66,10 @@ def read(path: str | os.PathLike) -> Photo:
     """Reads a photo and prepares its request.
 
     Args:
-      path: the file; its content decides the format, not its name.
+      path: the file; its format is recognized by content, not by name.
 
     Raises:
-      UnreadablePhoto: there is no such file, or see `parse`.
+      UnreadablePhoto: the file cannot be read, is not an image, is damaged, or would lose something.
     """
     try:
         original = pathlib.Path(path).read_bytes()
@@ -79,13 +79,13 @@ def read(path: str | os.PathLike) -> Photo:
 
 
 def parse(original: bytes) -> Photo:
-    """Prepares the request for a photo whose file was read already, from wherever it was.
+    """Prepares the request for a photo that is already in memory.
 
     Args:
       original: the file's bytes.
 
     Raises:
-      UnreadablePhoto: not a picture, damaged, or of a kind that would lose something.
+      UnreadablePhoto: not an image, damaged, or a kind of file that would lose something.
     """
     try:
         with warnings.catch_warnings():
@@ -107,11 +107,11 @@ def _prepare(image: Image.Image, original: bytes) -> Photo:
     if image.format not in _FORMATS:
         raise UnreadablePhoto(f"a {image.format}; convert it to JPEG or PNG first")
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # an MPO's further pictures are previews and depth maps
+    if frames > 1 and image.format != "MPO":  # an MPO's other images are previews and depth maps
         raise UnreadablePhoto(f"{frames} frames or pages; extract them and restore them one by one")
     turned = _orientation(image) in range(2, 9)
     grey = image.mode in ("1", "L", "LA", "I", "I;16", "I;16B")
-    # TensorFlow reads a palette's transparency, but not the one colour that other PNGs may declare transparent.
+    # TensorFlow supports palette transparency, but not the single transparent color that other PNGs may declare.
     keyed = image.mode != "P" and "transparency" in image.info
     if image.mode in _SENT_AS_IS.get(image_format, ()) and not turned and not keyed:
         return Photo(original, original, image_format, image.size, grey, turned)
@@ -125,7 +125,7 @@ def _prepare(image: Image.Image, original: bytes) -> Photo:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation. `image.getexif()` would take XMP's where EXIF has none, which no viewer turns by."""
+    """Returns the EXIF orientation. `image.getexif()` would fall back to XMP's, which image viewers ignore."""
     if image.format == "TIFF":
         return image.tag_v2.get(ExifTags.Base.Orientation, 1)
     exif = Image.Exif()
@@ -134,17 +134,17 @@ def _orientation(image: Image.Image) -> int:
 
 
 def write(photo: Photo, restored_png: bytes) -> bytes:
-    """Makes the restored file: the photo's format and metadata, the answer's pixels.
+    """Encodes the restored file: the photo's format and metadata with the restored pixels.
 
     Args:
-      photo: as read.
-      restored_png: what the server made of `photo.request`.
+      photo: the photo as read.
+      restored_png: the server's answer to `photo.request`.
 
     Returns:
       The file's bytes.
 
     Raises:
-      ValueError: the answer has another size than the photo.
+      ValueError: the answer has a different size than the photo.
     """
     restored = Image.open(io.BytesIO(restored_png))
     if restored.size != photo.size:
@@ -170,12 +170,12 @@ def write(photo: Photo, restored_png: bytes) -> bytes:
             xmp = metadata.upright_xmp(xmp)
         profile = original.info.get("icc_profile", b"")
         restored.save(buffer, "WEBP", quality=_QUALITY, exif=exif, xmp=xmp, icc_profile=profile)
-    elif photo.image_format == "HEIF":  # Pillow's plug-in has turned it, and its metadata with it
+    elif photo.image_format == "HEIF":  # the plug-in already rotated the pixels and reset the orientation
         kept = {key: original.info[key] for key in ("exif", "xmp", "icc_profile") if original.info.get(key)}
         restored.save(buffer, "HEIF", quality=_QUALITY, chroma=444, **kept)
     elif photo.image_format == "TIFF":
         profile = original.info.get("icc_profile")
-        restored.save(buffer, "TIFF", exif=_tiff_tags(original).tobytes(), icc_profile=profile)  # EXIF: not with LZW
+        restored.save(buffer, "TIFF", exif=_tiff_tags(original).tobytes(), icc_profile=profile)  # EXIF rules out LZW
     elif photo.image_format == "GIF":
         restored.save(buffer, "GIF", comment=original.info.get("comment", b""))
     else:

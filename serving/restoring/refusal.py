@@ -1,4 +1,4 @@
-"""What is said about a picture that a model could not restore, whether a server ran the model or this process did."""
+"""The error for an image that a model could not restore, whether a server or this process ran the model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 
 
 class Refused(Exception):
-    """The model answered, but not with a picture; the message says why, in one line."""
+    """Raised if the model does not return an image; the message says why, in one line."""
 
 
 def reason(details: str) -> str:
-    """The sentence in TensorFlow's report of a failed graph.
+    """Extracts the message from TensorFlow's report of a failed graph.
 
-    It looks like "Graph execution error: … assertion failed: [image_bytes[0]: not a JPEG …] [[{{node …}}]]".
+    Such a report looks like "Graph execution error: … assertion failed: [image_bytes[0]: not a JPEG …] [[{{node …}}]]".
     """
     asserted = re.search(r"assertion failed: \[(?:image_bytes\[0\]: )?(.*?)\]\s*(?:\[\[|$)", details, re.DOTALL)
     if asserted:

@@ -1,4 +1,4 @@
-"""Asks a server to restore pictures: ours or TF Serving, over gRPC, with a deadline and gRPC's own retries.
+"""Restores images through a gRPC server (ours or TF Serving), with a deadline and gRPC's built-in retries.
 
 from serving.client import Restorer
 
@@ -20,7 +20,7 @@ from common.command_line import UserError
 from serving.restoring.answer import Answer, PixelAnswer
 from serving.restoring.refusal import Refused, reason
 
-_MAX_MESSAGE_BYTES = (1 << 31) - 1  # what a server takes is the server's to say
+_MAX_MESSAGE_BYTES = (1 << 31) - 1  # the largest that gRPC takes; the server enforces its own limit
 _RETRIES = {
     "methodConfig": [
         {
@@ -30,7 +30,7 @@ _RETRIES = {
                 "initialBackoff": "0.2s",
                 "maxBackoff": "2s",
                 "backoffMultiplier": 2,
-                # A prediction changes nothing on the server, so that asking twice does no harm.
+                # Predictions change nothing on the server, so retrying is safe.
                 "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
             },
         }
@@ -39,16 +39,16 @@ _RETRIES = {
 
 
 def _found(outputs: Mapping[str, tf.compat.v1.TensorProto]) -> np.ndarray | None:
-    """Bool `[N]`, whether the mark was found in each picture; None from a model that does not say."""
+    """Returns bool `[N]`, whether the mark was found in each image; None if the model does not report it."""
     return tf.make_ndarray(outputs["found"]) if "found" in outputs else None
 
 
 class Restorer:
-    """A connection to a server; may be used by several threads, and as a context manager.
+    """A connection to a server; thread-safe; a context manager.
 
     Attributes:
       server: `host:port`.
-      model_name: the model that is asked.
+      model_name: the model that answers.
     """
 
     def __init__(
@@ -58,18 +58,18 @@ class Restorer:
         deadline_seconds: float = 60.0,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        """Prepares the connection; it is made by the first request.
+        """Prepares the connection; the first request opens it.
 
         Args:
           server: `host:port` of `python -m serving.server` or of TF Serving's gRPC port.
-          model_name: what the server calls the model.
-          deadline_seconds: how long one answer may take, retries included.
-          credentials: see `tls.channel_credentials`; None for plain text.
+          model_name: the model's name on the server.
+          deadline_seconds: maximum time per answer, including retries.
+          credentials: TLS credentials from `tls.channel_credentials`; None for plain text.
         """
         self.server, self.model_name, self._deadline = server, model_name, deadline_seconds
         options = [
             ("grpc.service_config", json.dumps(_RETRIES)),
-            # A request larger than this buffer would be sent once and never retried.
+            # Requests larger than this buffer are never retried.
             ("grpc.per_rpc_retry_buffer_size", _MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
@@ -80,32 +80,32 @@ class Restorer:
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def restore_bytes(self, image_bytes: bytes) -> bytes:
-        """Restores a picture file.
+        """Restores an image file.
 
         Args:
-          image_bytes: a JPEG, PNG, BMP or GIF; its metadata and EXIF orientation are not looked at.
+          image_bytes: a JPEG, PNG, BMP or GIF; its metadata and EXIF orientation are ignored.
 
         Returns:
-          A PNG of the same size, RGB, or RGBA where the input has alpha.
+          A PNG of the same size: RGBA if the input has alpha, else RGB.
 
         Raises:
-          Refused: the server could not restore this picture.
-          UserError: no server, or not this model on it.
+          Refused: the server could not restore this image.
+          UserError: no server, or the server does not have this model.
         """
         return self.ask(image_bytes).restored_bytes
 
     def ask(self, image_bytes: bytes) -> Answer:
-        """Restores a picture file, and says whether the model found its mark.
+        """Restores an image file and reports whether the model found its mark.
 
         Args:
-          image_bytes: a JPEG, PNG, BMP or GIF; its metadata and EXIF orientation are not looked at.
+          image_bytes: a JPEG, PNG, BMP or GIF; its metadata and EXIF orientation are ignored.
 
         Returns:
-          The answer; its `found` is None where the model does not say.
+          The answer; its `found` is None if the model does not report it.
 
         Raises:
-          Refused: the server could not restore this picture.
-          UserError: no server, or not this model on it.
+          Refused: the server could not restore this image.
+          UserError: no server, or the server does not have this model.
         """
         outputs = self._predict("serving_default", "image_bytes", tf.make_tensor_proto([image_bytes]))
         found = _found(outputs)
@@ -121,25 +121,25 @@ class Restorer:
           uint8 of the same shape.
 
         Raises:
-          ValueError: another dtype or shape.
+          ValueError: wrong dtype or shape.
           Refused: the server could not restore them.
-          UserError: no server, or not this model on it.
+          UserError: no server, or the server does not have this model.
         """
         return self.ask_pixels(pixels).restored
 
     def ask_pixels(self, pixels: np.ndarray) -> PixelAnswer:
-        """Restores pixels, and says whether the model found its mark.
+        """Restores pixels and reports whether the model found its mark.
 
         Args:
           pixels: uint8 `[H, W, 3]` or `[N, H, W, 3]`, sRGB.
 
         Returns:
-          The answer; its `found` is None where the model does not say.
+          The answer; its `found` is None if the model does not report it.
 
         Raises:
-          ValueError: another dtype or shape.
+          ValueError: wrong dtype or shape.
           Refused: the server could not restore them.
-          UserError: no server, or not this model on it.
+          UserError: no server, or the server does not have this model.
         """
         if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or pixels.shape[-1] != 3:
             raise ValueError(f"pixels are uint8 [H, W, 3] or [N, H, W, 3], got {pixels.dtype} {list(pixels.shape)}")
@@ -152,10 +152,10 @@ class Restorer:
         )
 
     def warm_up(self) -> None:
-        """Restores one pixel: finds out whether the server answers and makes the connection.
+        """Opens the connection and checks that the server answers, by restoring one pixel.
 
         Raises:
-          UserError: no server, not this model on it, or the model does not answer.
+          UserError: no server, the server does not have this model, or the model does not answer.
         """
         try:
             self.restore(np.zeros([1, 1, 3], np.uint8))

@@ -1,14 +1,14 @@
-"""Pictures that a model left as they were: they are copied, byte for byte, counted and listed.
+"""Images that a model left unchanged: these are copied byte for byte, counted and listed.
 
     OUTPUT/
       holiday/0001.jpg      restored
       holiday/0002.jpg      a copy of the input file
       untouched.jsonl       {"filename": "holiday/0002.jpg", "reason": "mark not found"}, one per line, sorted by name
 
-| reason | who says so |
+| reason | how it is determined |
 | --- | --- |
-| mark not found | an export of `serving.key`, by its output `found` |
-| nothing changed | the pixels, where the model has no such output: those that came back are those that were sent |
+| mark not found | the output `found` of an export of `serving.key` |
+| nothing changed | for models without that output: the restored pixels equal the ones sent |
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MARK_NOT_FOUND = "mark not found"
 NOTHING_CHANGED = "nothing changed"
 
 LIST = "untouched.jsonl"
-FAILED = "failed.jsonl"  # beside it, by `serving.batch_restore`
+FAILED = "failed.jsonl"  # in the same folder, written by `serving.batch_restore`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Result:
     """The file to write.
 
     Attributes:
-      content: its bytes: the input file's own where the model left the picture as it was.
-      untouched: why it did, `MARK_NOT_FOUND` or `NOTHING_CHANGED`; None for a restored picture.
+      content: its bytes; the input file's own if the model left the image unchanged.
+      untouched: `MARK_NOT_FOUND` or `NOTHING_CHANGED` if the model left the image unchanged; None if restored.
     """
 
     content: bytes
@@ -48,14 +48,14 @@ class Result:
 
 
 def result(picture: photo.Photo, answer: Answer) -> Result:
-    """Makes the file to write of a model's answer.
+    """Turns a model's answer into the file to write.
 
     Args:
-      picture: as it was read.
-      answer: what the model made of `picture.request`.
+      picture: the picture as read.
+      answer: the model's answer to `picture.request`.
 
     Raises:
-      ValueError: the answer has another size than the picture.
+      ValueError: the answer has a different size than the picture.
     """
     if answer.found is None:
         untouched = NOTHING_CHANGED if _same_pixels(picture.request, answer.restored_bytes) else None
@@ -67,15 +67,15 @@ def result(picture: photo.Photo, answer: Answer) -> Result:
 
 
 def is_list(name: str) -> bool:
-    """Whether a file is one of ours beside restored pictures, rather than one that somebody put there."""
+    """Whether a file name is that of one of our lists, `LIST` or `FAILED`."""
     return name.rpartition("/")[2] in (LIST, FAILED)
 
 
 def lines(reasons: Mapping[str, str]) -> str:
-    """The list's text.
+    """Formats the list.
 
     Args:
-      reasons: by name, with /.
+      reasons: reasons by name, with /.
 
     Returns:
       JSON in ASCII, one object per line, sorted by name.
@@ -84,17 +84,17 @@ def lines(reasons: Mapping[str, str]) -> str:
 
 
 def parse(content: bytes, path: str) -> dict[str, str | None]:
-    """Reads a list.
+    """Parses a list.
 
     Args:
-      content: the file's bytes; an unfinished last line, as of a process that was killed, counts as none.
-      path: the file, for messages.
+      content: the file's bytes; an incomplete last line, left by a killed process, is ignored.
+      path: the file's path, for error messages.
 
     Returns:
-      The reasons by name. Of several lines for one name the last one counts.
+      The reasons by name. If a name has several lines, the last one counts.
 
     Raises:
-      UserError: not a list of ours.
+      UserError: the file is not such a list.
     """
     try:
         entries = [json.loads(line) for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
@@ -104,30 +104,30 @@ def parse(content: bytes, path: str) -> dict[str, str | None]:
 
 
 class Counts:
-    """What a summary can say of untouched pictures or frames.
+    """Counts of untouched images or frames, for summaries.
 
     Attributes:
-      untouched: name or number and reason of each.
+      untouched: name or number, and reason, of each.
     """
 
     untouched: Sequence[tuple[Any, str]]
 
     @property
     def mark_not_found(self) -> int:
-        """How many in which a keyed export did not find its mark."""
+        """How many images or frames in which a keyed export did not find its mark."""
         return len(self.untouched_for(MARK_NOT_FOUND))
 
     @property
     def unchanged(self) -> int:
-        """How many in which a model that looks for no mark in particular changed nothing."""
+        """How many images or frames a model that looks for no particular mark left unchanged."""
         return len(self.untouched_for(NOTHING_CHANGED))
 
     def untouched_for(self, reason: str) -> list:
-        """Names or numbers of those with this reason."""
+        """Returns the names or numbers of those with this reason."""
         return [which for which, why in self.untouched if why == reason]
 
     def untouched_text(self, list_file: str) -> str:
-        """The part of a summary line about untouched pictures, after a comma; empty where there are none."""
+        """Formats the part of a summary line about untouched images, with a leading comma; empty if there are none."""
         parts = []
         if self.mark_not_found:
             parts.append(f"mark not found in {self.mark_not_found}")
@@ -137,31 +137,31 @@ class Counts:
 
 
 def is_unchanged(sent: np.ndarray, received: np.ndarray) -> bool:
-    """Whether a model changed nothing: uint8 pixels of one shape `[H, W, 3]`, equal everywhere."""
+    """Whether a model changed nothing: both uint8 `[H, W, 3]`, of equal shape and pixels."""
     return sent.shape == received.shape and np.array_equal(sent, received)
 
 
 def _same_pixels(sent: bytes, received: bytes) -> bool:
-    """Whether two picture files show the same colours, 8 bits per channel, neither turned by its EXIF orientation.
+    """Whether two image files have the same colors at 8 bits per channel, ignoring EXIF orientation.
 
-    Models decode JPEGs by the accurate integer transform, as Pillow does. Should a server decode them otherwise, its
-    pictures count as restored.
+    Models decode JPEGs with the accurate integer transform, like Pillow. If a server decodes them differently, its
+    images count as restored.
     """
     try:
         before = _colours(sent)
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises on damage that a server may overlook
+    except (OSError, SyntaxError, ValueError):  # raised by Pillow for damage that a server may tolerate
         return False
     return is_unchanged(before, _colours(received))
 
 
 def _colours(data: bytes) -> np.ndarray:
-    """The pixels of a file as a model sees them, uint8 `[H, W, 3]`."""
+    """Decodes a file's pixels as a model sees them, uint8 `[H, W, 3]`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(io.BytesIO(data))
-    if image.mode.startswith("I"):  # 16 bits, of which models see the upper 8
+    if image.mode.startswith("I"):  # 16 bits; models see the upper 8
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    # A palette goes through RGBA: straight to RGB, Pillow would warn of its transparency.
+    # Palettes are converted via RGBA: converting to RGB directly would make Pillow warn about their transparency.
     if image.has_transparency_data:
         image = image.convert("RGBA")
     return np.asarray(image.convert("RGB"))

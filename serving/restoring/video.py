@@ -1,8 +1,8 @@
-"""Restores a video frame by frame through a server; sound, subtitles and metadata are the original's.
+"""Restores a video frame by frame through a server; copies sound, subtitles and metadata.
 
-Frames are read and written by ffmpeg, which imageio-ffmpeg brings along (extra `video`). The picture becomes H.264 at
-a quality that shows no loss, at the original's size and frame rate, a varying one made constant; streams beside it are
-copied as they are.
+Frames are read and written by ffmpeg, which comes with imageio-ffmpeg (extra `video`). The video stream is encoded as
+H.264 without visible loss, at the original's size and frame rate; a variable frame rate becomes constant. Sound and
+subtitle streams are copied unchanged.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from common.command_line import UserError
 from serving.restoring import ffmpeg, untouched_pictures
 from serving.restoring.remote import Refused, Restorer
 
-_CRF = "16"  # of H.264, 0 to 51; below about 18 people see no difference
-_SHOWN_RANGES = 10  # of frames, in the summary line
+_CRF = "16"  # H.264 constant rate factor, 0 to 51; below about 18 people see no difference
+_SHOWN_RANGES = 10  # maximum number of frame ranges in the summary line
 _NTSC = fractions.Fraction(1000, 1001)
 
 
 def _frame_rate(reported: float) -> fractions.Fraction:
-    """Frames a second, exactly: ffmpeg reports two decimals, and 29.97 drifts away from the sound of 30000/1001."""
+    """Recovers the exact frame rate: ffmpeg reports two decimals, and 29.97 would drift from sound at 30000/1001."""
     ntsc = round(reported / _NTSC) * _NTSC
     return ntsc if abs(ntsc - reported) < 0.005 else fractions.Fraction(reported).limit_denominator(1000)
 
 
 def _colors(pixel_format: str) -> list[str]:
-    """Output parameters with which RGB becomes what it was read from: ffmpeg takes untagged video for BT.601."""
+    """Returns output options that convert RGB back to the source's color space; ffmpeg assumes BT.601 if untagged."""
     if "bt709" not in pixel_format:
         return []
     tags = ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
@@ -46,10 +46,10 @@ def _colors(pixel_format: str) -> list[str]:
 
 
 def _described(source: pathlib.Path) -> ffmpeg.Described:
-    """What ffmpeg says of a video.
+    """Asks ffmpeg to describe a video.
 
     Raises:
-      UserError: no video, or one with more than 8 bits a channel.
+      UserError: not a video, or more than 8 bits per channel.
     """
     try:
         described = ffmpeg.describe(source)
@@ -66,7 +66,7 @@ def _described(source: pathlib.Path) -> ffmpeg.Described:
 def _answered(
     restorer: Restorer, frames: Iterator[np.ndarray], in_flight: int
 ) -> Iterator[tuple[np.ndarray, str | None]]:
-    """The restored frames, in order, while the next ones are under way; and why the model left one as it was, if so."""
+    """Yields restored frames in order, each with the reason if it is untouched, while the next ones are in flight."""
 
     def ask(frame: np.ndarray) -> tuple[np.ndarray, str | None]:
         answer = restorer.ask_pixels(frame)
@@ -90,7 +90,7 @@ def _answered(
 
 
 def _joined(picture: pathlib.Path, source: pathlib.Path, target: pathlib.Path) -> None:
-    """Writes the restored picture with everything that the source has beside its own."""
+    """Writes the restored video stream together with the source's sound, subtitles and metadata."""
     command = [ffmpeg.program(), "-nostdin", "-v", "error", "-y", "-i", picture, "-i", os.path.abspath(source)]
     command += ["-map", "0:v:0", "-map", "1:a?", "-map", "1:s?", "-map_metadata", "1", "-c", "copy", target]
     result = child_process.run(command, capture_output=True)
@@ -101,11 +101,11 @@ def _joined(picture: pathlib.Path, source: pathlib.Path, target: pathlib.Path) -
 
 @dataclasses.dataclass
 class VideoSummary(untouched_pictures.Counts):
-    """What happened to a video.
+    """The result of restoring a video.
 
     Attributes:
-      restored: frames that the model changed.
-      untouched: number, from 1, and reason of each frame that the model left as it was.
+      restored: number of frames that the model changed.
+      untouched: number, from 1, and reason of each frame that the model left unchanged.
     """
 
     restored: int = 0
@@ -113,7 +113,7 @@ class VideoSummary(untouched_pictures.Counts):
 
     @property
     def frames(self) -> int:
-        """All frames that were written."""
+        """Number of frames written."""
         return self.restored + len(self.untouched)
 
     def __str__(self) -> str:
@@ -128,7 +128,7 @@ class VideoSummary(untouched_pictures.Counts):
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers of frames for a person: "frames 3-14, 20", the first ranges of many."""
+    """Formats ascending frame numbers as "frames 3-14, 20"; if there are many ranges, only the first ones."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and number == ranges[-1][1] + 1:
@@ -153,17 +153,17 @@ def restore_video(
 
     Args:
       restorer: the connection.
-      source: a video that ffmpeg reads, 8 bits a channel.
-      target: what to write; its suffix says the container. It appears when it is whole.
-      in_flight: requests under way at once.
-      overwrite: replace what is there.
-      progress: show a bar.
+      source: a video that ffmpeg can read, 8 bits per channel.
+      target: the file to write, atomically; its suffix selects the container format.
+      in_flight: number of concurrent requests.
+      overwrite: replace an existing file.
+      progress: show a progress bar.
 
     Returns:
       The summary.
 
     Raises:
-      UserError: it cannot be read or written, exists, a frame is refused, or the server went away.
+      UserError: the video cannot be read or written, `target` exists, the server rejects a frame, or it went away.
     """
     source, target = pathlib.Path(source), pathlib.Path(target)
     if not source.is_file():
@@ -180,7 +180,7 @@ def restore_video(
         raise UserError(f"{target}: {error.strerror}; name a file that can be written") from error
     summary, warnings = VideoSummary(), []
     expected = round(described.seconds * rate) or None
-    # 4:2:0 needs even sides.
+    # 4:2:0 requires even sides.
     pixel_format = "yuv444p" if any(side % 2 for side in described.size) else "yuv420p"
     parameters = ["-vcodec", "libx264", "-pix_fmt", pixel_format, "-crf", _CRF, *_colors(described.pixel_format)]
     with folder, tqdm(total=expected, unit="frame", disable=not progress or None) as bar:
@@ -211,7 +211,7 @@ def restore_video(
 
 
 def _blaming(source: pathlib.Path, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same frames; an error of theirs names the source."""
+    """Yields the same frames; if reading them fails, raises a UserError that names the source."""
     try:
         yield from frames
     except ffmpeg.Stopped as error:

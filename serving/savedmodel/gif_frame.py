@@ -1,7 +1,7 @@
-"""The first frame of a GIF, inside the graph: decoders read all frames before they return one.
+"""Cuts a GIF down to its first frame, inside the graph: decoders decode all frames before they return one.
 
-A GIF of 400 kB may hold 20 frames of 25 million pixels each, and claim a larger frame than its screen. So what follows
-the first frame is cut off before it is decoded, and that frame's own size is read. The format is that of
+A 400 kB GIF can hold 20 frames of 25 million pixels each, and a frame can claim to be larger than the GIF's screen. So
+everything after the first frame is cut off before decoding, and that frame's own size is read. Format:
 https://www.w3.org/Graphics/GIF/spec-gif89a.txt.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-_HEADER = 13  # signature and screen
+_HEADER = 13  # bytes: signature and logical screen descriptor
 _EXTENSION, _IMAGE = 0x21, 0x2C
 _TRAILER = b";"
 
@@ -18,11 +18,11 @@ def first_frame(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Cuts a GIF off after its first frame.
 
     Args:
-      data: scalar string of at least 14 bytes that starts with `GIF8`.
+      data: scalar string, at least 14 bytes, starting with `GIF8`.
 
     Returns:
-      The shorter GIF, which decoders find broken where `data` ends before the frame does, and the frame's (width,
-      height), int32 `[2]`, zeros if there is none.
+      The shortened GIF, and the frame's (width, height), int32 `[2]`, zeros if there is no frame. If `data` ends inside
+      the frame, the shortened GIF is invalid and decoders reject it.
     """
     raw = tf.io.decode_raw(data, tf.uint8)
     last = tf.size(raw) - 1
@@ -31,11 +31,11 @@ def first_frame(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.cast(raw[tf.minimum(at, last)], tf.int32)
 
     def after_table(flags: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-        """Where a colour table ends, if the flags say that there is one."""
+        """Returns the position after the color table, or `at` if the flags say that there is none."""
         return at + tf.where(flags >= 0x80, 3 * tf.bitwise.left_shift(2, flags % 8), 0)
 
     def after_blocks(at: tf.Tensor) -> tf.Tensor:
-        """Where a chain of data blocks ends; each begins with its length, the last is empty."""
+        """Returns the position after a chain of data blocks; each begins with its length, and the last is empty."""
         at = tf.while_loop(
             lambda at: (at <= last) & (byte(at) > 0), lambda at: (at + 1 + byte(at),), (at,), parallel_iterations=1
         )[0]

@@ -1,9 +1,9 @@
 """Writes a network for runtimes other than TensorFlow: TensorFlow Lite and ONNX.
 
-Both files hold what the `restore` signature computes, under its names: `images` uint8 `[N, H, W, 3]`, any H, W >= 1, to
-`restored`, the like. The mirrored padding is in them and tiling is not: loops over windows whose sizes depend on the
-picture are beyond both formats. So a picture goes through in one piece, and memory grows with it; docs/reuse.md shows
-how to cut large ones.
+Both files compute what the `restore` signature does, with the same names: `images`, uint8 `[N, H, W, 3]`, any
+H, W >= 1, to `restored`, same shape and dtype. They include the mirrored padding but not the tiling: neither format can
+loop over windows whose sizes depend on the image. So images are processed in one piece, and memory grows with their
+size; docs/reuse.md shows how to cut large ones.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import tensorflow as tf
 from common.command_line import UserError
 from serving.savedmodel import tiling
 
-TFLITE_FILE, ONNX_FILE = "restore.tflite", "restore.onnx"  # after the signature that they hold
-_OPSET = 15  # of ONNX: read by every onnxruntime since 1.10
+TFLITE_FILE, ONNX_FILE = "restore.tflite", "restore.onnx"  # named after the signature
+_OPSET = 15  # ONNX operator set version: supported by onnxruntime 1.10 and newer
 _AXES = ("batch", "height", "width")
 
 
 class _Untiled(tf.Module):
-    """The graph that is converted, with the network's variables."""
+    """The graph to convert, with the network's variables."""
 
     def __init__(self, network: Callable[[tf.Tensor], tf.Tensor], stride: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class _Untiled(tf.Module):
 
 
 def require_onnx() -> None:
-    """Raises a UserError where the converter to ONNX is not installed."""
+    """Raises a UserError if the ONNX converter is not installed."""
     try:
         import tf2onnx  # noqa: F401
     except ImportError as error:
@@ -50,9 +50,9 @@ def require_onnx() -> None:
 
 @contextlib.contextmanager
 def _without_statistics() -> Iterator[None]:
-    """Drops the table of operators that the converter writes to stderr from C++, whatever the log level.
+    """Suppresses the operator table that the converter's C++ code prints to stderr at any log level.
 
-    Nothing is lost: its errors come as exceptions.
+    No error is lost: the converter reports errors as exceptions.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -66,15 +66,15 @@ def _without_statistics() -> Iterator[None]:
 
 
 def write_tflite(network: Callable[[tf.Tensor], tf.Tensor], stride: int, path: str | os.PathLike) -> None:
-    """Writes `network` as a TensorFlow Lite file of built-in operators, with one signature, `restore`.
+    """Writes `network` as a TensorFlow Lite file that uses only built-in operators, with one signature, `restore`.
 
     Args:
-      network: see `saved_model.write_saved_model`.
-      stride: pixels; its input's sides must be multiples of this.
-      path: of the file.
+      network: maps float32 `[N, H, W, 3]` in 0..1, H and W multiples of `stride`, to float32 of the same shape.
+      stride: pixels; the network's input sides must be multiples of this.
+      path: the file to write.
     """
     module = _Untiled(network, stride)
-    # By way of a SavedModel: a function converted directly loses the signature's name.
+    # Converted through a SavedModel: converting a function directly would lose the signature's name.
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures={"restore": module.restore})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["restore"])
@@ -85,10 +85,12 @@ def write_tflite(network: Callable[[tf.Tensor], tf.Tensor], stride: int, path: s
 
 
 def write_onnx(network: Callable[[tf.Tensor], tf.Tensor], stride: int, path: str | os.PathLike) -> None:
-    """Writes `network` as an ONNX file of standard operators, with dynamic axes.
+    """Writes `network` as an ONNX file that uses only standard operators, with dynamic axes.
 
     Args:
-      network, stride, path: see `write_tflite`.
+      network: maps float32 `[N, H, W, 3]` in 0..1, H and W multiples of `stride`, to float32 of the same shape.
+      stride: pixels; the network's input sides must be multiples of this.
+      path: the file to write.
 
     Raises:
       UserError: the extra `onnx` is not installed.
@@ -100,7 +102,7 @@ def write_onnx(network: Callable[[tf.Tensor], tf.Tensor], stride: int, path: str
     module = _Untiled(network, stride)
     restore = module.restore.get_concrete_function()
     model, _ = tf2onnx.convert.from_function(module.restore, module.restore.input_signature, opset=_OPSET)
-    # tf2onnx freezes variables, but makes inputs of the constants that Keras captures.
+    # tf2onnx freezes variables but turns constants captured by Keras into graph inputs; make them initializers.
     captured = {inner.name: value for value, inner in restore.graph.captures if value.dtype != tf.resource}
     for constant in [value for value in model.graph.input if value.name in captured]:
         model.graph.input.remove(constant)

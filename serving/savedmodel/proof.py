@@ -1,7 +1,7 @@
-"""Runs a written SavedModel in a fresh process, as a server will, before its version appears.
+"""Runs a written SavedModel in a fresh process, as a server will, before its version is published.
 
-What this process has learned about the model (settings of TensorFlow, compiled functions, weights in memory) does not
-reach the other one: it has the files alone.
+The fresh process has only the files. Nothing from this process (TensorFlow settings, compiled functions, weights in
+memory) reaches it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 from common import child_process
 from common.command_line import UserError
 
-TOLERANCE = 0.1  # dB
+TOLERANCE = 0.1  # dB of PSNR
 _BATCH = 4
 _SHOWN_LINES = 3
 
-# Nothing of ours is imported: the export must stand alone.
+# Imports none of our code: the export must work on its own.
 _PROGRAM = """
 import os, sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -46,7 +46,7 @@ def outputs(version_folder: str | os.PathLike, images: np.ndarray) -> Mapping[st
       The signature's outputs by name, each with a leading dimension of N.
 
     Raises:
-      UserError: the process failed; what it said last is in the message.
+      UserError: the process failed; the message quotes its last output.
     """
     with tempfile.TemporaryDirectory(prefix="cleanplate-proof-") as folder:
         given, results = pathlib.Path(folder, "images.npy"), pathlib.Path(folder, "results.npz")
@@ -64,15 +64,15 @@ def outputs(version_folder: str | os.PathLike, images: np.ndarray) -> Mapping[st
 
 
 def require(measured: float, recorded: float, source: str) -> None:
-    """Compares what an export reaches with what is on record.
+    """Requires an export's PSNR to match the expected one.
 
     Args:
-      measured: PSNR in dB.
-      recorded: likewise; infinities and NaN only equal themselves.
-      source: where the record is from, for the message.
+      measured: the export's PSNR in dB.
+      recorded: the expected PSNR in dB. Infinity matches only infinity, and NaN only NaN.
+      source: where `recorded` comes from, for the message.
 
     Raises:
-      UserError: they are more than `TOLERANCE` apart.
+      UserError: the two differ by more than `TOLERANCE`.
     """
     if not np.isclose(measured, recorded, rtol=0.0, atol=TOLERANCE, equal_nan=True):
         raise UserError(

@@ -1,4 +1,4 @@
-"""An image that carries a mark, made of numbers alone: a keyed export is tried on it before it appears."""
+"""A synthetic marked image; keyed exports are tested on it before they are published."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import numpy as np
 from PIL import Image
 
 _HEIGHT, _WIDTH = 480, 640
-_OCTAVES = (4, 8, 16, 32, 64, 128)  # cells along the height
-_RANGE = (40.0, 215.0)  # levels: neither black nor white, which clipping would change
+_OCTAVES = (4, 8, 16, 32, 64, 128)  # noise cells along the height
+_RANGE = (40.0, 215.0)  # gray levels, away from black and white so that nothing is clipped
 
 
 def _texture() -> np.ndarray:
-    """Soft structure at all scales, as photographs have it: float64 `[H, W, 3]`, always the same."""
+    """Makes smooth structure at all scales, as in photos: float64 `[480, 640, 3]`, always the same."""
     rng = np.random.default_rng(0)
     total = np.zeros((_HEIGHT, _WIDTH, 3))
     for cells in _OCTAVES:
@@ -24,13 +24,13 @@ def _texture() -> np.ndarray:
 
 
 def marked(rgba: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lays a mark over the image, fully opaque where its file is, its most visible part in the middle.
+    """Applies a mark to the sample image at the opacity of its file, with its center of mass in the middle.
 
     Args:
       rgba: the mark, uint8 `[h, w, 4]`.
 
     Returns:
-      The marked image and the clean one, uint8 `[480, 640, 3]` both.
+      The marked and the clean image, both uint8 `[480, 640, 3]`.
     """
     clean = np.round(_texture())
     alpha = rgba[..., 3].astype(np.float64)

@@ -1,7 +1,7 @@
-"""Warm-up requests: a version carries the first requests it shall answer, so that no user pays for them.
+"""Warm-up requests, stored in each version so that users do not wait for the slow first requests.
 
-TF Serving and the embedded server replay `assets.extra/tf_serving_warmup_requests`, a TFRecord of `PredictionLog`,
-before a version becomes available.
+Before a version becomes available, TF Serving and our server replay `assets.extra/tf_serving_warmup_requests`, a
+TFRecord of `PredictionLog`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SIDE = 64
 
 
 def _gradient() -> np.ndarray:
-    """A small picture, uint8 `[64, 64, 3]`: made here, so that a version needs no file beside it."""
+    """Makes a small image, uint8 `[64, 64, 3]`, so that no image file is needed."""
     across = np.linspace(0, 255, _SIDE).astype(np.uint8)
     return np.stack(np.broadcast_arrays(across, across[:, np.newaxis], np.uint8(128)), axis=-1)
 
@@ -43,7 +43,7 @@ def _requests(model_name: str) -> Iterator[predict_pb2.PredictRequest]:
 
 
 def write_warmup_requests(version_folder: str | os.PathLike, model_name: str) -> None:
-    """Writes one request for each signature, a JPEG and a PNG in the one for `serving_default`."""
+    """Writes one request per signature; the one for `serving_default` has a JPEG and a PNG."""
     path = pathlib.Path(version_folder) / _FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(os.fspath(path)) as writer:
@@ -53,7 +53,7 @@ def write_warmup_requests(version_folder: str | os.PathLike, model_name: str) ->
 
 
 def read_warmup_requests(version_folder: str | os.PathLike) -> list[predict_pb2.PredictRequest]:
-    """Reads a version's requests for Predict; an empty list if it carries none."""
+    """Reads a version's Predict requests; an empty list if it has none."""
     path = pathlib.Path(version_folder) / _FILE
     if not path.exists():
         return []

@@ -1,17 +1,17 @@
-"""Writes a restorer, such as a trained network, as a SavedModel that needs nothing but TensorFlow.
+"""Writes a restorer, such as a trained network, as a SavedModel that needs only TensorFlow.
 
 EXPORT_DIR/
-  1/                                  the version; the next number by default, never replaced
+  1/                                  the version: by default the next number; never replaced
     saved_model.pb, variables/        the graph with both signatures, and the weights
     assets.extra/tf_serving_warmup_requests
-    export_info.json                  where the weights come from, how the graph cuts pictures, package versions
-    restore.tflite, restore.onnx      on request: the same network for other runtimes, see portable.py
+    export_info.json                  where the weights come from, tiling, package versions
+    restore.tflite, restore.onnx      optional: the same network for other runtimes, see portable.py
 
 serving_default    image_bytes string [N] (JPEG, PNG, BMP, GIF; sizes may differ) -> restored_bytes string [N] (PNG)
 restore            images uint8 [N, H, W, 3], any H, W >= 1 -> restored uint8 [N, H, W, 3]
 
-Both have the further outputs of what restores: with `serving.key` these are `found`, `score`, `opacity` and, of
-`restore`, `transform`.
+Both signatures also have the restorer's additional outputs: for `serving.key`, these are `found`, `score`, `opacity`
+and, only in `restore`, `transform`.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ DEFAULT_MAX_PIXELS = 100_000_000
 
 _PACKAGES = ("cleanplate", "tensorflow-addons", "keras", "numpy", "tf2onnx", "onnx")
 
-# uint8 [N, H, W, 3] to {"restored": the like, …}, in graph ops.
+# Graph ops: uint8 [N, H, W, 3] to {"restored": uint8 [N, H, W, 3], …}.
 RestorePictures = Callable[[tf.Tensor], dict[str, tf.Tensor]]
-# What is called with a written version's folder, and with the graph in it as this process can call it, before the
-# version appears; an exception keeps it from appearing.
+# Called before a written version is published, with its folder and with its graph, callable in this process. An
+# exception prevents publication.
 Proof = Callable[[pathlib.Path, RestorePictures], None]
 
 
 class _Signatures(tf.Module):
-    """The graph that is saved.
+    """The graph to save.
 
-    It holds the restorer's variables and not the restorer: Keras would add its own functions and metadata for
-    every layer, which no server reads and which tie the file to a version of Keras.
+    It holds the restorer's variables but not the restorer itself: for every layer, Keras would add functions and
+    metadata that no server reads and that tie the file to one version of Keras.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class _Signatures(tf.Module):
         super().__init__()
         setattr(self, NETWORK_VARIABLES, list(variables))  # tracked by tf.Module
 
-        # A figure for each picture, such as whether a mark was found in it.
+        # Outputs with one value per image, such as whether a mark was found.
         figures = {
             name: tf.TensorSpec([], output.dtype)
             for name, output in restore_pictures.structured_outputs.items()
@@ -78,7 +78,7 @@ class _Signatures(tf.Module):
                 lambda element: restore_one(*element),
                 (image_bytes, tf.range(tf.size(image_bytes))),
                 fn_output_signature={"restored_bytes": tf.TensorSpec([], tf.string), **figures},
-                parallel_iterations=1,  # one picture's pixels at a time, however many a request has
+                parallel_iterations=1,  # holds the pixels of only one image at a time
             )
 
         def restore(images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -99,8 +99,8 @@ class _Signatures(tf.Module):
 
 
 def _package_versions() -> dict[str, str]:
-    """The versions of what an export is made with; a package that is not installed is left out."""
-    found = {"tensorflow": tf.__version__}  # by itself: it is installed under several names
+    """Returns the versions of the packages behind an export; packages that are not installed are omitted."""
+    found = {"tensorflow": tf.__version__}  # not from metadata: its package has several possible names
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
@@ -119,26 +119,26 @@ def write_restore_function(
     further_files: Mapping[str, Callable[[pathlib.Path], None]] | None = None,
     prove: Proof | None = None,
 ) -> pathlib.Path:
-    """Writes anything that restores pictures of any size as the next version under `export_dir`, in one step.
+    """Writes any restorer for images of any size as the next version under `export_dir`, atomically.
 
     Args:
-      restore_pictures: graph ops from uint8 `[N, H, W, 3]`, any H, W >= 1, to a dictionary with `restored`, the like,
-        and further outputs for `restore`.
-      export_dir: the model's folder, which holds the version folders; made if it is missing.
-      info: anything JSON can say about it; written down.
-      version: the version's number; by default one more than the largest.
-      max_pixels: pictures above this size are refused by their header.
-      model_name: what the warm-up requests call the model.
-      variables: that `restore_pictures` reads.
-      further_files: names in the version's folder, and what writes a file of that path.
-      prove: see `Proof`.
+      restore_pictures: graph ops from uint8 `[N, H, W, 3]`, any H, W >= 1, to a dictionary with `restored`, same shape
+        and dtype, and any additional outputs.
+      export_dir: the model's folder, which holds the version folders; created if missing.
+      info: JSON-serializable description, written to export_info.json.
+      version: the version's number; default: one more than the largest.
+      max_pixels: larger images are rejected based on their header.
+      model_name: the model's name in the warm-up requests.
+      variables: the variables that `restore_pictures` reads.
+      further_files: additional files by name in the version's folder; each value writes the file at the path it gets.
+      prove: called with the version's folder and its graph; an exception prevents publication.
 
     Returns:
       The version's folder.
 
     Raises:
       UserError: the version exists, or `export_dir` cannot be written.
-      ValueError: `info` is not JSON.
+      ValueError: `info` is not JSON-serializable.
     """
     written = {
         **(info or {}),
@@ -151,9 +151,9 @@ def write_restore_function(
     except TypeError as error:
         raise ValueError(f"info must be JSON: {error}") from error
     with versions.new_version(export_dir, version) as new:
-        # One graph for both signatures: traced into each, it would take twice as long. And what cannot be traced fails
-        # here rather than in serving_default's tf.map_fn, which would leave TensorFlow's variable scope in a state that
-        # no tf.distribute.Strategy can be entered from.
+        # Trace once for both signatures, which halves the time. It also makes tracing errors surface here rather than
+        # inside serving_default's tf.map_fn, where they would leave TensorFlow's variable scope in a state from which
+        # no tf.distribute.Strategy can be entered.
         signature = [tf.TensorSpec([None, None, None, 3], tf.uint8)]
         traced = tf.function(restore_pictures, input_signature=signature).get_concrete_function()
         module = _Signatures(traced, variables, max_pixels)
@@ -184,35 +184,36 @@ def write_saved_model(
     onnx: bool = False,
     prove: Proof | None = None,
 ) -> pathlib.Path:
-    """Writes `network` as the next version under `export_dir`, in one step.
+    """Writes `network` as the next version under `export_dir`, atomically.
 
     Args:
       network: maps float32 `[N, H, W, 3]` in 0..1, H and W multiples of `stride`, to float32 of the same shape.
-        A `tf.keras.Model`, a `tf.Module`, or a function; its weights are found in its `variables`.
+        A `tf.keras.Model`, a `tf.Module`, or a function; its weights are taken from its `variables`.
       stride: pixels; the input's sides must be multiples of this.
-      halo: pixels on each side that can influence an output pixel, the receptive field.
-      export_dir: the model's folder, which holds the version folders; made if it is missing.
-      info: anything JSON can say about the weights (config, step, validation figures); written down.
-      version: the version's number; by default one more than the largest.
-      tile: pixels; side of a tile's kept part. See `tiling.Tiling.of_network` for this default and the next.
-      max_untiled_pixels: batches above this size are cut into tiles.
-      max_pixels: pictures above this size are refused by their header.
-      model_name: what the warm-up requests call the model.
+      halo: the receptive field: pixels on each side that can influence an output pixel.
+      export_dir: the model's folder, which holds the version folders; created if missing.
+      info: JSON-serializable description of the weights (config, step, validation figures), written to
+        export_info.json.
+      version: the version's number; default: one more than the largest.
+      tile: side in pixels of the part that a tile contributes; default: 512, or five times the halo if larger.
+      max_untiled_pixels: larger batches are tiled; default: the pixels of a tile with its halo.
+      max_pixels: larger images are rejected based on their header.
+      model_name: the model's name in the warm-up requests.
       tflite: also write `restore.tflite`, see `portable`.
       onnx: also write `restore.onnx`.
-      prove: see `Proof`.
+      prove: called with the version's folder and its graph; an exception prevents publication.
 
     Returns:
       The version's folder.
 
     Raises:
-      UserError: the version exists, `export_dir` cannot be written, or `onnx` without the extra of that name.
-      ValueError: stride, halo or tile out of range, or `info` is not JSON.
+      UserError: the version exists, `export_dir` cannot be written, or `onnx` is set without the extra of that name.
+      ValueError: stride, halo or tile is out of range, or `info` is not JSON-serializable.
     """
     plan = tiling.Tiling.of_network(stride, halo, tile, max_untiled_pixels)
     if onnx:
-        portable.require_onnx()  # before the work begins
-    # One function for whole pictures and for tiles, for the same reason as there.
+        portable.require_onnx()  # fail before the work begins
+    # Traced once for both the tiled and the untiled path, which halves the time.
     forward = tf.function(network, input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)])
     return write_restore_function(
         lambda images: {"restored": tiling.restore_any_size(forward, images, plan)},

@@ -1,1 +1,1 @@
-"""The app in the browser."""
+"""The browser app."""

@@ -1,4 +1,4 @@
-"""The app's page: pictures in, one to compare and all to download out."""
+"""The app's page: drop images, compare each before and after, download all."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from serving.restoring import untouched_pictures
 from serving.restoring.remote import Restorer
 from serving.web.uploads import Comparison, Failure, Upload, pack, restore_uploads
 
-# The system's own fonts: the page asks nobody but us for anything.
+# System fonts only: the page loads nothing from other hosts.
 THEME = gr.themes.Base(
     primary_hue="teal",
     neutral_hue="slate",
     font=[gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")],
     font_mono=[gr.themes.Font("ui-monospace"), gr.themes.Font("monospace")],
-).set(  # dark enough for white letters
+).set(  # dark enough for white text
     button_primary_background_fill="*primary_700",
     button_primary_background_fill_dark="*primary_700",
     button_primary_background_fill_hover="*primary_800",
@@ -43,9 +43,9 @@ CSS = """
 /* What was restored cannot be taken out of the list. */
 #files .label-clear-button { display: none; }
 """
-_VISITORS = 4  # whose pictures are restored at a time; the next one's wait
-_KEPT_SECONDS = 24 * 3600
-# How the summary begins to say which pictures a model left as they were.
+_VISITORS = 4  # visitors served at the same time; others wait
+_KEPT_SECONDS = 24 * 3600  # age in seconds at which Gradio deletes temporary files
+# How the summary introduces the images that a model left unchanged.
 _REASONS = {
     untouched_pictures.MARK_NOT_FOUND: "Mark not found in",
     untouched_pictures.NOTHING_CHANGED: "Nothing to restore in",
@@ -54,7 +54,7 @@ _REASONS = {
 
 @dataclasses.dataclass
 class _Results:
-    """What a visitor got: the folder it lies in, which goes with the next run or with the visitor."""
+    """A visitor's results and their folder, which is deleted with the next run or when the visitor leaves."""
 
     folder: pathlib.Path | None = None
     comparisons: list[Comparison] = dataclasses.field(default_factory=list)
@@ -69,12 +69,12 @@ def build(restorers: Mapping[str, Restorer], examples: Sequence[pathlib.Path], w
     """Lays out the page.
 
     Args:
-      restorers: a connection for each model, by the name it is chosen by.
-      examples: pictures to try it with.
-      work_dir: where what is made lies.
+      restorers: a connection per model, by the name that the page shows.
+      examples: example images offered on the page.
+      work_dir: the folder for result files.
 
     Returns:
-      The page, to be launched with `THEME` and `CSS`.
+      The page; launch it with `THEME` and `CSS`.
     """
     models = list(restorers)
     with gr.Blocks(title="Cleanplate", analytics_enabled=False, delete_cache=(3600, _KEPT_SECONDS)) as page:
@@ -115,7 +115,7 @@ def build(restorers: Mapping[str, Restorer], examples: Sequence[pathlib.Path], w
                 everything = gr.DownloadButton("Download all", variant="primary", visible=False, elem_id="download_all")
 
         def restore(given: list[dict] | None, chosen: str, last: _Results) -> Iterator[dict]:
-            """Restores what was dropped and shows each picture as it comes."""
+            """Restores the dropped images and shows each one when it is done."""
             last.discard()
             hidden = {part: gr.update(value=None, visible=False) for part in (slider, thumbnails, files, everything)}
             if not given:
@@ -163,7 +163,7 @@ def build(restorers: Mapping[str, Restorer], examples: Sequence[pathlib.Path], w
             restore,
             [pictures, model, results],
             [results, status, slider, thumbnails, files, everything],
-            preprocess=False,  # which would lose the files' names
+            preprocess=False,  # preprocessing would lose the files' names
             concurrency_limit=_VISITORS,
             show_progress="hidden",
             api_visibility="private",
@@ -185,7 +185,7 @@ def _caption(comparison: Comparison) -> str:
 
 
 def _files_label(results: _Results) -> str:
-    """What the list of files is called; their own names cannot say which of them are copies."""
+    """Labels the file list with the number of unchanged copies, which the file names cannot show."""
     copies = sum(bool(one.untouched) for one in results.comparisons)
     if not copies:
         return "Restored pictures"
@@ -212,7 +212,7 @@ def _failed(results: _Results) -> list[str]:
 
 
 def _paragraphs(lines: Sequence[str] = (), problems: Sequence[str] = ()) -> str:
-    """Lines as HTML; names in them are text and no markup."""
+    """Formats lines as HTML; file names in them are escaped."""
     said = [f"<p>{html.escape(line)}</p>" for line in lines]
     said += [f'<p class="problem">{html.escape(problem)}</p>' for problem in problems]
     return f'<div role="status">{"".join(said)}</div>'

@@ -1,4 +1,4 @@
-"""Restores uploaded pictures as the client would, several at a time, with smaller copies for a page to compare."""
+"""Restores uploaded images as the client would, several at a time, and makes smaller copies for a page to compare."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from serving.restoring import photo
 from serving.restoring.folder import restore_photo
 from serving.restoring.remote import Refused, Restorer
 
-_IN_FLIGHT = 4  # as many as the client's --in_flight
-_SHOWN_SIDE, _THUMBNAIL_SIDE = 2048, 256  # pixels at most
+_IN_FLIGHT = 4  # concurrent requests, like the client's default --in_flight
+_SHOWN_SIDE, _THUMBNAIL_SIDE = 2048, 256  # maximum side in pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class Upload:
-    """A file that somebody gave.
+    """An uploaded file.
 
     Attributes:
-      name: what they call it; may be anything, and the same for several.
-      path: where it lies.
+      name: the user's name for it; arbitrary, not necessarily unique.
+      path: where the file is stored.
     """
 
     name: str
@@ -36,14 +36,14 @@ class Upload:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A picture that a model has seen.
+    """An image that a model has processed.
 
     Attributes:
-      name: of the file, unlike all others of the same run.
-      untouched: why the model left it as it was, see `untouched_pictures`; None for a restored picture.
+      name: file name, unique within the run.
+      untouched: why the model left it unchanged, see `untouched_pictures`; None for a restored image.
       restored: the file that the client would have written.
-      before, after: upright JPEGs of one size for a page, scaled down where the picture is large.
-      thumbnail: `after`, small.
+      before, after: upright JPEGs of equal size for the page; scaled down if the image is large.
+      thumbnail: a small version of `after`.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """A picture that could not be restored; the reason is a line."""
+    """An image that could not be restored; the reason is one line."""
 
     name: str
     reason: str
@@ -65,18 +65,18 @@ class Failure:
 def restore_uploads(
     restorer: Restorer, uploads: Sequence[Upload], folder: pathlib.Path
 ) -> Iterator[Comparison | Failure]:
-    """Restores pictures; one that fails does not stop the others.
+    """Restores images; a failed image does not stop the others.
 
     Args:
       restorer: the connection.
-      uploads: the pictures.
-      folder: an empty one, for what is made.
+      uploads: the images.
+      folder: an empty folder for the files that this makes.
 
     Yields:
-      What became of each, in the order given.
+      The result for each image, in the order given.
 
     Raises:
-      UserError: no server, or not this model on it.
+      UserError: no server, or the server does not have this model.
     """
     names = unique_names(upload.name for upload in uploads)
     for made in ("restored", "before", "after", "thumbnail"):
@@ -97,11 +97,11 @@ def restore_uploads(
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
-    """File names without folders, none twice: a second `a.jpg` becomes `a-2.jpg`; `A.jpg` counts as `a.jpg`."""
+    """Strips folders and makes names unique: a second `a.jpg` becomes `a-2.jpg`; `A.jpg` counts as `a.jpg`."""
     taken: set[str] = set()
     unique = []
     for name in names:
-        # Only what follows the last slash: the name comes from a browser, and is to stay inside a folder of ours.
+        # Keep only what follows the last slash: the name comes from a browser and must not escape our folder.
         path = pathlib.PurePath(pathlib.PurePosixPath(name.replace("\\", "/")).name)
         if path.name in ("", ".", ".."):
             path = pathlib.PurePath("picture")
@@ -115,7 +115,7 @@ def unique_names(names: Iterable[str]) -> list[str]:
 
 
 def pack(comparisons: Sequence[Comparison], path: pathlib.Path) -> None:
-    """Writes the restored files into a zip archive, stored as they are: pictures do not get smaller."""
+    """Writes the restored files to a zip archive, uncompressed: images would not get smaller."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for comparison in comparisons:
             archive.write(comparison.restored, comparison.name)
@@ -129,7 +129,7 @@ def _restore(restorer: Restorer, source: pathlib.Path, folder: pathlib.Path, nam
         folder / "restored" / name,
         *(folder / made / f"{number}.jpg" for made in ("before", "after", "thumbnail")),
     )
-    before = result.photo.request  # what was sent is upright, unlike the file, of which an untouched picture is a copy
+    before = result.photo.request  # upright, unlike the file that an untouched image is a copy of
     after = before if result.untouched else result.content
     _show(before, comparison.before, _SHOWN_SIDE)
     _show(after, comparison.after, _SHOWN_SIDE)
@@ -139,12 +139,12 @@ def _restore(restorer: Restorer, source: pathlib.Path, folder: pathlib.Path, nam
 
 
 def _show(picture: bytes, path: pathlib.Path, side: int) -> None:
-    """Writes a JPEG that any browser shows, without turning it; what is transparent becomes white."""
+    """Writes a JPEG that any browser can show, without rotating it; transparency becomes white."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(io.BytesIO(picture))
     profile = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
-    if image.mode.startswith("I"):  # 16 bits, of which Pillow's conversion would clip the upper ones
+    if image.mode.startswith("I"):  # 16 bits: Pillow's conversion would clip instead of scaling
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     image.thumbnail((side, side))
