@@ -1,14 +1,14 @@
-"""A folder of pictures into a dataset: the library behind `preprocessing.coco_to_tfrecord`.
+"""Converts a folder of images to a dataset: the library behind `preprocessing.coco_to_tfrecord`.
 
     from preprocessing.conversion.convert import convert
 
     info = convert("coco/train2017", "tfrecords", "train=0.9,val=0.1", annotations="coco/instances_train2017.json")
     print(info["splits"]["train"]["images"])
 
-The order of steps makes a half-written dataset impossible to mistake for a whole one: everything that can be
-wrong with the arguments is found before the first byte is written; shards are staged in `unfinished-job/`;
-`dataset_info.json` comes last. A job that ends early, whatever ended it, is taken up by the next with the same
-arguments: see `preprocessing.conversion.resume`. Only names of our own pattern are ever deleted.
+An incomplete dataset cannot be mistaken for a complete one: all arguments are validated before the first byte is
+written, shards are staged in `unfinished-job/`, and `dataset_info.json` is written last. If a job ends early for any
+reason, the next job with the same arguments resumes it (see `preprocessing.conversion.resume`). Only files that match
+our own naming patterns are ever deleted.
 """
 
 import functools
@@ -53,30 +53,30 @@ def convert(
     """Writes a dataset.
 
     Args:
-      images_dir: folder or URL of the pictures; folders below it are read too.
-      output_dir: folder or URL to write to; files in it that are not a dataset's stay untouched.
-      split_sizes: as in `splits.parse_splits`.
-      annotations: COCO instances JSON, or None.
-      captions: COCO captions JSON, or None.
-      shard_mb: aimed-at size of a shard, in 10^6 bytes.
-      seed: decides which picture goes where.
-      check: "decode" or "header", see `checks.check_picture`.
-      max_rejected_fraction: more rejected pictures than this, 0..1, end the job with an error.
+      images_dir: folder or URL of the images, read recursively.
+      output_dir: folder or URL to write to; files in it that do not belong to a dataset are left alone.
+      split_sizes: such as "train=4200,test=800" or "train=0.9,val=0.1".
+      annotations: path of COCO instances JSON, or None.
+      captions: path of COCO captions JSON, or None.
+      shard_mb: target size of a shard, in 10^6 bytes.
+      seed: determines which split and shard an image goes into.
+      check: "decode" (decode every image) or "header" (read headers and end markers only).
+      max_rejected_fraction: fraction of rejected images, 0..1, above which the job fails.
       overwrite: replace a finished dataset, or an unfinished job with other arguments.
-      beam_options: Beam's own, such as ["--runner=FlinkRunner"].
+      beam_options: Beam's options, such as ["--runner=FlinkRunner"].
 
     Returns:
       The content of dataset_info.json.
 
     Raises:
-      UserError: an argument cannot be used, or too many pictures were rejected: then nothing is left behind. Or the
-        output cannot be written, or holds a dataset or a job of other arguments.
+      UserError: an argument is invalid; too many images were rejected, in which case only rejected.jsonl remains; or
+        the output cannot be written, or holds a dataset or job with other arguments.
     """
     arguments = {key: value for key, value in locals().items() if key not in ("beam_options", "overwrite")}
     started = time.monotonic()
     options = beam_runner.parse_options(beam_options)
     runner = beam_runner.create(options, groups=True)
-    FileSystems.set_options(options)  # credentials and endpoints of object storage
+    FileSystems.set_options(options)  # including credentials and endpoints of object storage
     wanted = splits.parse_splits(split_sizes)
     _check_ranges(shard_mb, check, max_rejected_fraction)
     images_dir, output_dir = filesystem.absolute(images_dir), filesystem.absolute(output_dir)
@@ -88,7 +88,7 @@ def convert(
     arguments.update(places)
     folders = JobFolders(output_dir)
     _check_place(images_dir, output_dir)
-    # Of other arguments it is said here, of other input below, when half a gigabyte of annotations has been read.
+    # Reject mismatched arguments now; mismatched input is found below, after reading half a gigabyte of annotations.
     resume.find({"arguments": arguments, "input": {}}, folders, overwrite)
 
     listing = list_pictures(images_dir)
@@ -107,7 +107,7 @@ def convert(
 
     try:
         resume.begin(job, folders, state)
-        # What is missing is known by now; reading half a million pictures first would not make it fewer.
+        # If too many images are missing, fail now rather than after reading all the others.
         _refuse_rejects(missing, used + len(missing), max_rejected_fraction, folders)
         plans = plan_shards(listing, known, wanted, images_dir, shard_mb * _MB, seed, check)
         plan_paths = list(
@@ -116,7 +116,7 @@ def convert(
         categories = [{"id": key, "name": name} for key, name in sorted(known.categories.items())]
         flat_boxes = known.flat_boxes
         total_bytes = int(listing.sizes.sum()) * used // len(listing.names)
-        del known, listing  # a million pictures' annotations are on disk now
+        del known, listing  # possibly a million images' annotations, now on disk
 
         with WatchedProgress(folders.written, total_bytes, desc="shards", unit="B", unit_scale=True):
             pipeline.run(plan_paths, folders, runner, options)
@@ -181,7 +181,7 @@ def _read_annotations(annotations: Optional[str], captions: Optional[str]) -> An
 
 
 def _refuse_rejects(rejected: list[dict[str, str]], pictures: int, limit: float, folders: JobFolders) -> None:
-    """Writes rejected.jsonl; if there are more than the limit, ends the job and leaves nothing else of it."""
+    """Writes rejected.jsonl; above the limit, deletes everything else of the job and raises UserError."""
     rejected = sorted(rejected, key=lambda line: (line["filename"], line["reason"]))
     path = schema.dataset_path(folders.output, schema.REJECTED)
     filesystem.write_text(path, "".join(json.dumps(line) + "\n" for line in rejected), scratch=folders.unfinished)
@@ -214,7 +214,7 @@ def _split_info(split: str, manifests: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _check_sizes(manifests: list[dict[str, Any]], output_dir: str) -> None:
-    """Every shard must be there in full before dataset_info.json says so."""
+    """Raises UserError unless every shard has its full size; called before dataset_info.json is written."""
     sizes = {file.name: file.size for file in filesystem.list_files(output_dir, recursive=False)}
     for manifest in manifests:
         size = sizes.get(manifest["file"])

@@ -1,10 +1,9 @@
-"""Taking up a job that was killed: what it must have in common with the one that goes on.
+"""Decides whether a killed job can be resumed: arguments and input must be the same.
 
-A job writes down what it was asked to do, and a digest of what it reads, before all else (`job.json`), and keeps its
-shards with a manifest each; see `shards`. The next one with the same arguments and input checks every shard by its
-manifest, makes those that are not whole, and ends with the same bytes as a job that was never killed. With others it
-is refused, for shards of two jobs would end up in one dataset. Which runner does the work, and with how many workers,
-is no part of it.
+First of all, a job records its arguments and a digest of its input in `job.json`; it writes a manifest per shard (see
+`shards`). The next job with the same arguments and input checks every shard against its manifest, rewrites the
+incomplete ones, and produces the same bytes as an uninterrupted job. A job with other arguments or input is refused,
+because one dataset would then mix the shards of two jobs. The runner and the number of workers may differ.
 """
 
 import logging
@@ -17,15 +16,15 @@ from preprocessing.dataset import schema
 
 _LOG = logging.getLogger(__name__)
 
-_FLAGS = {"split_sizes": "splits"}  # where a flag has another name than its argument
+_FLAGS = {"split_sizes": "splits"}  # argument -> flag, where the names differ
 
 
 class State(NamedTuple):
-    """What an output folder holds.
+    """The state of an output folder.
 
     Attributes:
-      finished: the dataset_info.json of the dataset that the job asks for, if it is there.
-      unfinished: whether it holds the same job, begun.
+      finished: the dataset_info.json of this job's dataset if it is finished, else None.
+      unfinished: whether the folder holds this same job, unfinished.
     """
 
     finished: Optional[dict[str, Any]]
@@ -33,15 +32,15 @@ class State(NamedTuple):
 
 
 def find(job: dict[str, Any], folders: JobFolders, overwrite: bool) -> State:
-    """Looks at the output folder; changes nothing, but for what is left in a finished dataset's.
+    """Examines the output folder. Changes nothing, except that it deletes a finished dataset's leftover job folder.
 
     Args:
-      job: `arguments` and `input`, JSON objects.
-      folders: the job's.
+      job: JSON objects `arguments` and `input`.
+      folders: the job's folders.
       overwrite: replace a finished dataset, or a job with other arguments.
 
     Raises:
-      UserError: the folder holds a dataset or a job with another `job`, and is not to be overwritten.
+      UserError: the folder holds the dataset or unfinished job of another `job`, and `overwrite` is not set.
     """
     if filesystem.exists(schema.dataset_path(folders.output, schema.DATASET_INFO)):
         if overwrite:
@@ -60,7 +59,7 @@ def find(job: dict[str, Any], folders: JobFolders, overwrite: bool) -> State:
 
 
 def begin(job: dict[str, Any], folders: JobFolders, state: State) -> None:
-    """Prepares the output folder: clears it, or leaves a job that is taken up only its whole files."""
+    """Prepares the output folder: clears it or, to resume a job, deletes only the partial files."""
     if not state.unfinished:
         clear(folders)
         filesystem.write_json(folders.job, job)
@@ -73,7 +72,7 @@ def begin(job: dict[str, Any], folders: JobFolders, state: State) -> None:
 
 
 def clear(folders: JobFolders, keep_rejected: bool = False) -> None:
-    """Removes a dataset, finished or not: what describes it first, so that it never describes missing shards."""
+    """Deletes a dataset, finished or not, starting with its descriptions, which must never list missing shards."""
     describes = [schema.dataset_path(folders.output, schema.DATASET_INFO), folders.job]
     if not keep_rejected:
         describes.append(schema.dataset_path(folders.output, schema.REJECTED))
