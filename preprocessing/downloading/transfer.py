@@ -1,14 +1,14 @@
-"""One large file over HTTP, in as many attempts as it takes.
+"""Downloads one large file over HTTP, resuming as often as needed.
 
     transfer.fetch("http://images.cocodataset.org/zips/val2017.zip", Part("val2017.zip.part"), 815_585_330)
 
-`Part` is what has come so far, on a local disk. A later attempt, in this process or another, asks for the rest alone
-(`Range`), and only of the very file that the part is of (`If-Range`, with the ETag or the date that came with its first
-byte): a file that was replaced meanwhile is fetched anew and never spliced. Whether the bytes are right is for the
-caller to say, who knows a checksum.
+`Part` is what has been downloaded so far, on a local disk. A later attempt, in this process or another, requests only
+the rest (`Range`), and only of the same version of the file (`If-Range`, with the ETag or date from the first
+response). A file that was replaced in the meantime is downloaded from the start; two versions are never spliced. The
+caller verifies the content, as it knows the checksum.
 
-Connecting and a server's "not now" (429, 5xx) are tried again by urllib3's `Retry`, with growing pauses. A body that
-breaks off is resumed at once, as long as more of the file comes.
+urllib3's `Retry` retries failed connections and temporary refusals (429, 5xx), with growing pauses. A body that breaks
+off is resumed at once, as long as attempts make progress.
 """
 
 import logging
@@ -30,16 +30,16 @@ _RETRIES = Retry(
     backoff_factor=1,  # 14 s in all
     status_forcelist=(429, 500, 502, 503, 504),
     raise_on_status=False,
-    respect_retry_after_header=False,  # it may say an hour: better to end, and say so
+    respect_retry_after_header=False,  # it may ask for an hour; better to fail with a message
 )
-_TIMEOUT = (10, 60)  # seconds: to connect; of silence
-_CHUNK = 1 << 14  # what is lost when a connection breaks is less than this
+_TIMEOUT = (10, 60)  # seconds: to connect; between bytes
+_CHUNK = 1 << 14  # bytes; a broken connection loses less than this
 _MAX_ATTEMPTS = 100
-_MAX_FRUITLESS = 3  # attempts in a row that end no further than the ones before
+_MAX_FRUITLESS = 3  # consecutive attempts without progress
 
 
 class Part:
-    """A file that has come in part, and which version of the server's file it is a part of."""
+    """A partially downloaded file, and the version of the server's file that it belongs to."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -47,7 +47,7 @@ class Part:
 
     @property
     def size(self) -> int:
-        """Bytes that have come, 0 where none have."""
+        """Bytes downloaded so far."""
         try:
             return os.path.getsize(self.path)
         except FileNotFoundError:
@@ -55,7 +55,7 @@ class Part:
 
     @property
     def version(self) -> str:
-        """What `If-Range` takes: an ETag or a date; empty if the server named none."""
+        """The ETag or date to send as `If-Range`; empty if the server gave none."""
         try:
             with open(self._version_path, encoding="latin-1") as file:
                 return file.read()
@@ -63,30 +63,30 @@ class Part:
             return ""
 
     def begin(self, version: str) -> None:
-        """Empties the part, for the bytes of `version` to come."""
-        self.discard()  # first: bytes of the old version must never stand beside the new one's name
+        """Empties the part and prepares it for the bytes of `version`."""
+        self.discard()  # first, so that the old version's bytes never coexist with the new version's name
         with open(f"{self._version_path}.tmp", "w", encoding="latin-1") as file:
             file.write(version)
         os.replace(f"{self._version_path}.tmp", self._version_path)
 
     def discard(self) -> None:
-        """Deletes what has come."""
+        """Deletes what has been downloaded."""
         for path in (self.path, self._version_path):
             with suppress(FileNotFoundError):
                 os.remove(path)
 
 
 def fetch(url: str, part: Part, size: int) -> None:
-    """Completes a part.
+    """Downloads the rest of a part.
 
     Args:
-      url: where the file is.
-      part: what has come of it, possibly nothing; grows to `size` bytes.
-      size: of the whole file, bytes.
+      url: the file's URL.
+      part: what has been downloaded, possibly nothing; grows to `size` bytes.
+      size: size of the whole file, bytes.
 
     Raises:
-      UserError: the server cannot be reached, has no such file or one of another size, or breaks off again and again.
-        What has come stays, for the next call.
+      UserError: the server cannot be reached, does not have the file, has one of another size, or keeps breaking off.
+        The part is kept for the next call.
       OSError: the part cannot be written.
     """
     farthest, fruitless = part.size, 0
@@ -110,7 +110,7 @@ def fetch(url: str, part: Part, size: int) -> None:
 
 
 def _ask(session: requests.Session, url: str, part: Part, size: int) -> requests.Response:
-    """Asks for what is missing; the part is emptied if the answer is not its continuation."""
+    """Requests the missing bytes; empties the part if the response does not continue it."""
     if part.size and part.version:
         response = _get(session, url, {"Range": f"bytes={part.size}-", "If-Range": part.version}, part)
         if _continues(response, part, size):
@@ -136,7 +136,7 @@ def _ask(session: requests.Session, url: str, part: Part, size: int) -> requests
 def _get(session: requests.Session, url: str, headers: dict[str, str], part: Part) -> requests.Response:
     kept = f"; {tqdm.format_sizeof(part.size, 'B')} have come and are kept" if part.size else ""
     try:
-        # Encoded on the way, bytes could not be counted.
+        # Content encoding would make it impossible to count the file's bytes.
         headers = {"Accept-Encoding": "identity", **headers}
         response = session.get(url, headers=headers, stream=True, timeout=_TIMEOUT)
     except requests.RequestException as error:
@@ -150,9 +150,9 @@ def _get(session: requests.Session, url: str, headers: dict[str, str], part: Par
 
 
 def _continues(response: requests.Response, part: Part, size: int) -> bool:
-    """Whether the body goes on where the part ends, in the same version of the file.
+    """Returns whether the body continues the part, in the same version of the file.
 
-    `If-Range` should leave nothing to check, but there are servers that do not know it.
+    `If-Range` should make this check unnecessary, but some servers ignore it.
     """
     span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     return (
@@ -166,17 +166,17 @@ def _continues(response: requests.Response, part: Part, size: int) -> bool:
 
 def _version(response: requests.Response) -> str:
     etag = response.headers.get("ETag", "")
-    # `If-Range` does not take weak ETags: they name files that mean the same, not bytes that are the same.
+    # `If-Range` does not accept weak ETags, which identify equivalent content, not identical bytes.
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def _append(response: requests.Response, part: Part, size: int, name: str) -> str:
-    """Writes a body's bytes to the end of the part; returns what broke it off, if anything did."""
+    """Appends a body to the part, up to `size` bytes; returns why it ended."""
     bar = tqdm(total=size, initial=part.size, desc=name, unit="B", unit_scale=True)
     with bar, open(part.path, "ab") as file:
         try:
             for chunk in response.iter_content(_CHUNK):
-                # A server that never ends must not fill the disk.
+                # A server that never stops sending must not fill the disk.
                 bar.update(file.write(chunk[: size - bar.n]))
                 if bar.n == size:
                     break
@@ -186,7 +186,7 @@ def _append(response: requests.Response, part: Part, size: int, name: str) -> st
 
 
 def _reason(error: requests.RequestException) -> str:
-    """The innermost cause, on one line: requests and urllib3 wrap it several times."""
+    """Returns the innermost cause on one line; requests and urllib3 wrap it several times."""
     cause = error.args[0] if error.args else error
     cause = getattr(cause, "reason", None) or cause
     return " ".join(str(cause).split())
