@@ -1,9 +1,9 @@
-"""Watermark canvases: RGBA pictures, transparent where there is no mark. Drawing them, writing them.
+"""Draws and saves watermark canvases: RGBA images, transparent where there is no mark.
 
     stamp = text_stamp("Sample", size=36, opacity=0.6)       # one mark, as large as its letters
     save_whole(tile(stamp, size=1000, rotate=25), "canvas.png")
 
-`python -m preprocessing.watermark` is the same from the command line.
+`python -m preprocessing.watermark` does the same from the command line.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ def text_stamp(
     font: str | None = None,
     outline_color: str = "#1e1e1e",
 ) -> Image.Image:
-    """Renders a caption, a name or a date. White with a dark outline, the default, shows on any ground.
+    """Renders a caption, a name or a date. The default, white with a dark outline, shows on any background.
 
     Args:
-      text: one line or, with line breaks, several, centred.
-      size: of the letters, pixels to the em.
+      text: one or more lines, separated by line breaks; they are centered.
+      size: letter size, pixels per em.
       opacity: alpha of the strokes, 0..1.
-      color: of the letters, a name or `#rrggbb`.
-      outline: width of the outline in pixels, 0 for none; None fits it to the size.
-      font: a font file's path or name; None takes one that has all the glyphs, see `common.fonts`.
+      color: color of the letters, a name or `#rrggbb`.
+      outline: width of the outline in pixels, 0 for none; None derives it from the size.
+      font: path or name of a font file; None chooses a font that has all the glyphs, see `common.fonts`.
       outline_color: a name or `#rrggbb`.
 
     Returns:
       RGBA, as large as the text.
 
     Raises:
-      UserError: no font has the glyphs, no such colour, or nothing to draw.
+      UserError: no font has the glyphs, a color is invalid, or there is nothing to draw.
     """
     text = text.expandtabs(4)
     if not text.strip():
@@ -50,7 +50,7 @@ def text_stamp(
     face = fonts.load(fonts.find_font(text, font), size)
     outline = max(1, size // 18) if outline is None else outline
 
-    # Line by line: Pillow sets the lines of outlined text further apart than the same lines without their outline.
+    # Drawn line by line, because Pillow spaces lines further apart when they have an outline.
     lines = text.split("\n")
     ascent, descent = face.getmetrics()
     widest = max(face.getlength(line) for line in lines)
@@ -69,8 +69,8 @@ def text_stamp(
             draw.text((x - left, y - top), line, 255, face, stroke_width=width)
         return np.asarray(mask, np.float32)[..., None] / 255
 
-    # Letters over their outline, with premultiplied colour: drawn straight into RGBA, half covered pixels at the edge
-    # would take half of the transparent ground's black.
+    # Composite letters over their outline with premultiplied color. Drawn straight into RGBA, half-covered edge pixels
+    # would mix in the black of the transparent background.
     letters, around = drawn(0), drawn(outline)
     around = np.maximum(around - letters, 0) if outline else np.zeros_like(letters)
     alpha = letters + around
@@ -82,33 +82,33 @@ def text_stamp(
 
 
 def tile(stamp: Image.Image, size: int = 1000, gap: int = 40, stagger: float = 0.5, rotate: float = 0.0) -> Image.Image:
-    """Fills a square canvas with repetitions of a stamp, up to its very edges.
+    """Fills a square canvas with repetitions of a stamp, right up to the edges.
 
     Args:
       stamp: RGBA.
       size: side of the canvas in pixels.
-      gap: transparent pixels between neighbours.
-      stagger: shift of every other row, in stamps.
-      rotate: angle of the whole pattern, degrees counter-clockwise.
+      gap: transparent pixels between neighbors.
+      stagger: shift of every other row, as a fraction of a stamp and its gap.
+      rotate: angle of the whole pattern, degrees counterclockwise.
 
     Returns:
       RGBA `size` x `size`.
     """
     cell = np.pad(np.asarray(stamp), ((0, gap), (0, gap), (0, 0)))
-    # The pattern is drawn on a square whose corners stay outside after turning.
+    # Draw the pattern on a square so large that its corners stay outside the canvas after rotation.
     side = math.ceil(size * math.sqrt(2)) if rotate else size
     row, y = np.divmod(np.arange(side), cell.shape[0])
     shift = np.rint((row % 2) * stagger * cell.shape[1]).astype(int)
     x = (np.arange(side) - shift[:, None]) % cell.shape[1]
     field = Image.fromarray(cell[y[:, None], x])
-    # Turning with premultiplied alpha keeps the transparent ground's black out of the mark's edges.
+    # Rotate with premultiplied alpha, to keep the black of the transparent background out of the mark's edges.
     turned = field.convert("RGBa").rotate(rotate, Image.Resampling.BILINEAR).convert("RGBA") if rotate else field
     corner = (side - size) // 2
     return turned.crop((corner, corner, corner + size, corner + size))
 
 
 def save_whole(canvas: Image.Image, path: str) -> None:
-    """Writes a PNG under a temporary name and renames it."""
+    """Saves a PNG under a temporary name, then renames it, so that it appears complete."""
     temporary = f"{path}.tmp"
     canvas.save(temporary, "PNG")
     os.replace(temporary, path)
