@@ -1,1 +1,1 @@
-"""What every command stands on: flags, user errors, stop signals, files, fonts, the canvas file."""
+"""Shared by all commands: flags, user errors, stop signals, files, fonts and the canvas file."""

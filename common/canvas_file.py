@@ -1,4 +1,4 @@
-"""Reading watermark canvases: RGBA pictures whose alpha says how much of the mark there is."""
+"""Reads watermark canvases: RGBA images whose alpha is the watermark's opacity."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ def read(path: str) -> Image.Image:
     """Reads a canvas or a stamp.
 
     Args:
-      path: PNG (or any format Pillow reads) with transparency: RGBA, greyscale-alpha, palette. Of 16 bits a channel,
-        the upper eight are taken.
+      path: PNG (or any format Pillow reads) with transparency: RGBA, gray with alpha, or palette. Channels of 16 bits
+        are reduced to their upper 8.
 
     Returns:
-      RGBA of 8 bits, alpha not premultiplied.
+      8-bit RGBA, alpha not premultiplied.
 
     Raises:
-      UserError: missing, not a picture, without transparency, transparent everywhere, or of a kind whose transparency
-        Pillow loses.
+      UserError: the file is missing, not an image, has no transparency, is fully transparent, or has a kind of
+        transparency that Pillow loses.
     """
     try:
         with Image.open(path) as image:
             transparent = image.info.get("transparency")
             if "A" not in image.getbands() and "a" not in image.getbands() and transparent is None:
                 raise UserError(f"canvas {path}: has no alpha channel ({image.mode}); {_REMEDY}")
-            # One colour is declared transparent, by a value of 16 bits, in a picture that Pillow brings to 8.
+            # A 16-bit value declares one color transparent, but Pillow reduces the image to 8 bits.
             if image.mode.startswith("I") or (isinstance(transparent, tuple) and max(transparent) > 255):
                 raise UserError(f"canvas {path}: has 16 bits a channel and one transparent colour; {_REMEDY}")
             canvas = image.convert("RGBA")

@@ -1,28 +1,28 @@
-"""Starting other programs from a process whose TensorFlow or gRPC has threads already.
+"""Starts other programs from a process in which TensorFlow or gRPC already has threads.
 
     from common import child_process
 
     listing = child_process.run(["fc-list", "--format", "%{file}\n"], capture_output=True, text=True)
     encoder = child_process.start([ffmpeg, "-i", "-", "out.mp4"], stdin=subprocess.PIPE)
 
-`fork` copies one thread of a process and the locks of all: before it does, it runs the handlers that libraries have
-registered with `pthread_atfork`, and gRPC's wait for its threads or abort the process ("Other threads are currently
-calling into gRPC", a failed check, a hang). Nothing is gained by that, for the copy is replaced by another program at
-once. Every child of ours is therefore started by `posix_spawn`, which copies nothing and runs no handlers: glibc makes
-the child by `clone(CLONE_VM | CLONE_VFORK)`, macOS by a system call of that name. `subprocess` takes that way in every
-Python from 3.9 on, if it is asked for nothing that `posix_spawn` cannot do. That is what the functions here see to:
+`fork` copies one thread of a process but the locks of all. Before it does, it runs the handlers that libraries
+registered with `pthread_atfork`; gRPC's wait for its threads or abort the process ("Other threads are currently calling
+into gRPC", a failed check, a hang). All for nothing, since another program replaces the copy at once. So this module
+starts every child with `posix_spawn`, which copies nothing and runs no handlers: glibc creates the child with
+`clone(CLONE_VM | CLONE_VFORK)`, macOS with a system call of that name. `subprocess` uses it in Python 3.9 and newer,
+provided that it is not asked for anything `posix_spawn` cannot do. The functions here ensure that:
 
 - the program's path is absolute;
-- `close_fds` is off. Python's own files are closed in the child anyway, and so are gRPC's sockets;
-- no `preexec_fn`, `cwd`, `start_new_session`, `process_group`, `pass_fds`, user, group or umask.
+- `close_fds` is off (Python's own files and gRPC's sockets are closed in the child anyway);
+- `preexec_fn`, `cwd`, `start_new_session`, `process_group`, `pass_fds`, user, group and umask are not used.
 
-Without these, Python 3.10 and newer would use `vfork`, except for `preexec_fn`, which always forks, and Python 3.9
-would fork. Python on another C library than glibc or macOS's does as it does without these rules: `vfork` from 3.10 on.
-Windows has no `fork`.
+Otherwise Python 3.10 and newer would use `vfork` (except with `preexec_fn`, which always forks), and Python 3.9 would
+fork. With a C library other than glibc or macOS's, that is what happens in any case: `vfork` from 3.10 on. Windows has
+no `fork`.
 
-Nothing else in this repository starts a process, but for `multiprocessing` with its "spawn" method in two benchmarks,
-which is `vfork` from Python 3.10 on, and what libraries do: Beam's local workers, Dask's. This module imports no
-TensorFlow, so that who only starts others need not wait for it.
+Nothing else in this repository starts a process, except two benchmarks that use `multiprocessing` with its "spawn"
+method (`vfork` from Python 3.10 on) and libraries (Beam's and Dask's local workers). This module does not import
+TensorFlow, so a process that only starts others need not wait for it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing import IO, Any, Union
 Argument = Union[str, "os.PathLike[str]"]
 File = Union[int, IO[Any], None]
 
-# What `posix_spawn` cannot do is done in the child, which has one thread, by a Python that then becomes the program.
+# What `posix_spawn` cannot do, a single-threaded Python does in the child before it becomes the program by `execv`.
 _BECOME = (sys.executable, "-I", "-S", "-c")
 _IN_SESSION = "import os, sys; os.setsid(); os.execv(sys.argv[1], sys.argv[1:])"
 _IN_FOLDER = "import os, sys; os.chdir(sys.argv[1]); os.execv(sys.argv[2], sys.argv[2:])"
@@ -56,17 +56,17 @@ def start(
     """Starts a program.
 
     Args:
-      command: the program, a path or a name that is looked up in PATH, and its arguments.
-      stdin, stdout, stderr: as `subprocess.Popen` takes them.
+      command: the program (a path, or a name to look up in PATH) and its arguments.
+      stdin, stdout, stderr: as in `subprocess.Popen`.
       text: whether pipes carry str rather than bytes.
-      env: all environment variables; None for this process's own.
-      new_session: the child leads a session of its own, so that `os.killpg` reaches it and its children.
+      env: the complete environment; None for this process's own.
+      new_session: make the child the leader of a new session, so that `os.killpg` reaches it and its children.
 
     Returns:
       The running process.
 
     Raises:
-      FileNotFoundError: there is no such program.
+      FileNotFoundError: the program does not exist.
     """
     arguments = _absolute(command)
     if new_session:
@@ -82,21 +82,21 @@ def run(
     cwd: Argument | None = None,
     check: bool = False,
 ) -> subprocess.CompletedProcess:
-    """Runs a program to its end.
+    """Runs a program and waits for it to end.
 
     Args:
-      command: the program, a path or a name that is looked up in PATH, and its arguments.
-      capture_output: whether to return what it writes to stdout and stderr, which it shares with us otherwise.
-      text: whether that is str rather than bytes.
+      command: the program (a path, or a name to look up in PATH) and its arguments.
+      capture_output: return its stdout and stderr; otherwise it writes to this process's.
+      text: whether captured output is str rather than bytes.
       cwd: the folder to run it in; None for this process's own.
-      check: whether an exit code other than 0 is an error.
+      check: raise an error if the exit code is not 0.
 
     Returns:
-      The exit code and what it wrote.
+      The exit code and the captured output.
 
     Raises:
-      FileNotFoundError: there is no such program.
-      subprocess.CalledProcessError: it failed, and `check` is set.
+      FileNotFoundError: the program does not exist.
+      subprocess.CalledProcessError: the program failed and `check` is set.
     """
     arguments = _absolute(command)
     if cwd is not None:

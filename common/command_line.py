@@ -1,4 +1,4 @@
-"""How every command of ours starts and fails: one clear line for the user, no traceback, exit code not 0."""
+"""Starts every command, and reports user errors as one clear line with a nonzero exit code and no traceback."""
 
 import logging
 import sys
@@ -10,15 +10,15 @@ from absl import logging as absl_logging
 
 
 class UserError(Exception):
-    """What the user gave cannot be used.
+    """Raised for invalid user input.
 
-    The message names the file, record or flag, says what is wrong with it and what to do. `run` prints it as one
-    line and exits with 1; code that calls the libraries directly catches it like any exception.
+    The message names the file, record or flag, what is wrong with it and the remedy. `run` prints it as one line and
+    exits with 1; code that calls the libraries directly can catch it like any exception.
     """
 
 
 class _Formatter(logging.Formatter):
-    """Plain lines for a person at a terminal: the level is written only where it asks for attention."""
+    """Formats plain lines for a terminal, with the level shown only above INFO."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -67,11 +67,11 @@ def required(module: str, *holders: flags.FlagHolder) -> list[Any]:
 
 
 def run(main: Callable[[Sequence[str]], Optional[int]], pass_unknown_flags: bool = False) -> None:
-    """Parses flags, calls `main(argv)` and exits with what it returns.
+    """Parses flags, calls `main(argv)` and exits with its return value.
 
     Args:
-      main: receives the positional arguments (argv[0] is the program) and returns the exit code, None for 0.
-      pass_unknown_flags: leave flags that are not ours in `argv`, for a library with options of its own (Beam).
+      main: takes the positional arguments (argv[0] is the program) and returns the exit code; None means 0.
+      pass_unknown_flags: leave unknown flags in `argv`, for a library with its own options (Beam).
     """
 
     def parse(argv: Sequence[str]) -> Sequence[str]:
@@ -79,7 +79,7 @@ def run(main: Callable[[Sequence[str]], Optional[int]], pass_unknown_flags: bool
             return flags.FLAGS(argv, known_only=pass_unknown_flags)
         except flags.Error as error:
             print(f"error: {error}; --help lists the flags", file=sys.stderr)
-        except (AttributeError, KeyError) as error:  # ml_collections' word for --config.FIELD that is not there
+        except (AttributeError, KeyError) as error:  # ml_collections: unknown --config.FIELD
             print(f"error: --config has no field {error}; the file that --config names lists them", file=sys.stderr)
         sys.exit(1)
 

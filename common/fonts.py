@@ -1,4 +1,4 @@
-"""Which font can write a text: Pillow's built-in face where it suffices, else one of the system's.
+"""Finds a font that can render a text: Pillow's built-in font if it suffices, else a system font.
 
     >>> find_font("Sample 2024", None) is None
     True
@@ -6,8 +6,8 @@
     '/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc'
     >>> face = load(find_font("样片", None), 36)
 
-A font without a character's glyph draws an empty box and says nothing: a network would learn to remove empty boxes.
-So every character is looked up before anything is drawn.
+A font that lacks a glyph silently draws an empty box, and a network would learn to remove empty boxes. So every
+character is looked up before anything is drawn.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ from PIL import ImageFont
 from common import child_process
 from common.command_line import UserError
 
-# Where Debian's packages, a local install and a user's own fonts lie, for systems without fontconfig.
+# Font folders of Debian packages, local installs and the user, for systems without fontconfig.
 _FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
 _SUFFIXES = (".ttf", ".otf", ".ttc", ".otc")
-# Scripts as Unicode's names of their characters begin.
+# Prefixes of the Unicode names of CJK characters.
 _CJK = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH", "KANGXI")
-# Large enough that no letter's picture is an empty box's by accident.
+# Pixels per em: large enough that no glyph's bitmap equals the empty box's by accident.
 _PROBE_SIZE = 48
 _NO_CHARACTER = "\U0010ffff"
 
 
 def find_font(characters: str, font: str | None = None, folders: Sequence[str] | None = None) -> str | None:
-    """Finds a font that has a glyph for every one of these characters.
+    """Finds a font that has a glyph for each of these characters.
 
     Args:
-      characters: the text, or an alphabet, in any order. Line breaks need no glyph.
-      font: a font file's path, or the name of one that is installed (`DejaVuSans.ttf`); it is checked, and no other
-        is tried. None: Pillow's built-in face (ASCII, hardly more), else the plainest of the system's fonts.
-      folders: look for the system's fonts in these folders only. None: ask fontconfig, else Debian's folders.
+      characters: a text or an alphabet, in any order. Line breaks need no glyph.
+      font: path of a font file, or name of an installed one (`DejaVuSans.ttf`); only this font is checked. None: try
+        Pillow's built-in font (ASCII and little more), then the system's fonts, plainest first.
+      folders: search only these folders for system fonts. None: ask fontconfig, or search the usual folders if it is
+        not installed.
 
     Returns:
-      Path of a TrueType or OpenType file; None where the built-in face suffices.
+      Path of a TrueType or OpenType file; None if the built-in font suffices.
 
     Raises:
-      UserError: no such font, one without the glyphs, or none on the system that has them all.
+      UserError: `font` does not exist or lacks a glyph, or no system font has all the glyphs.
     """
     characters = "".join(sorted(set(characters)))
     if font is not None:
@@ -61,13 +62,13 @@ def find_font(characters: str, font: str | None = None, folders: Sequence[str] |
         try:
             if not missing(characters, _probe(path)):
                 return path
-        except OSError:  # damaged, or of bitmaps in sizes of its own
+        except OSError:  # damaged, or a bitmap font with fixed sizes
             continue
     raise UserError(f"no font found that has {_quoted(lacking)} and the rest of the text; {_remedy(lacking)}")
 
 
 def find_all(characters: str) -> list[str]:
-    """Every font of the system that has a glyph for all of these characters, in order; perhaps none."""
+    """Returns the paths of all system fonts that have a glyph for each of these characters, sorted; may be empty."""
     found = []
     for path in sorted(_installed(characters, None)):
         try:
@@ -82,14 +83,14 @@ def load(path: str | None, size: int) -> ImageFont.FreeTypeFont:
     """Opens a font.
 
     Args:
-      path: what `find_font` returned; None is Pillow's built-in face.
-      size: pixels to the em.
+      path: as returned by `find_font`; None is Pillow's built-in font.
+      size: pixels per em.
 
     Returns:
       The font at this size.
 
     Raises:
-      UserError: there is no such font, or it is none.
+      UserError: the file does not exist or is not a font.
     """
     if path is None:
         return ImageFont.load_default(size)
@@ -104,11 +105,11 @@ def missing(characters: Iterable[str], face: ImageFont.FreeTypeFont) -> list[str
     """Lists the characters that a font would draw as an empty box, or not at all.
 
     Args:
-      characters: what to look up.
-      face: the font, 24 pixels or larger.
+      characters: the characters to look up.
+      face: the font, at 24 pixels or larger.
 
     Returns:
-      Those that it lacks, in order.
+      The characters without a glyph, in order.
     """
     box = _picture(_NO_CHARACTER, face)
     lacking = []
@@ -118,7 +119,7 @@ def missing(characters: Iterable[str], face: ImageFont.FreeTypeFont) -> list[str
             continue
         picture = _picture(character, face)
         blank = not any(picture[1])
-        # A space is rightly blank; any other character that is has no glyph, whatever the font's box looks like.
+        # A space should be blank. Any other blank character has no glyph, whatever the font's empty box looks like.
         if (picture == box and not blank) or (blank and category != "Zs"):
             lacking.append(character)
     return lacking

@@ -1,4 +1,4 @@
-"""A flag that names a recipe: one of ours by its name, wherever Cleanplate is installed, or a file by its path.
+"""A flag that selects a recipe: a bundled one by name, wherever Cleanplate is installed, or a file by path.
 
 --config=default            the recipe `configs/default.py`
 --config=configs/mine.py    a file with a `get_config()`
@@ -14,32 +14,32 @@ import ml_collections
 from absl import flags
 from ml_collections.config_flags import config_flags
 
-flags.disclaim_key_flags()  # `--help` lists the flag among those of the module that calls `define`
+flags.disclaim_key_flags()  # `--help` lists the flag under the module that calls `define`
 
-# Found by name, not imported: `configs` stands on `common`.
+# Located by name, not imported, because `configs` depends on `common`.
 _FOLDER = Path(importlib.util.find_spec("configs").submodule_search_locations[0])
 _DEFINES_A_RECIPE = re.compile(r"^def get_config\(", re.MULTILINE)
 
 
 def names() -> list[str]:
-    """The recipes that come with Cleanplate."""
+    """Returns the names of the bundled recipes, sorted."""
     return sorted(
         path.stem for path in _FOLDER.glob("*.py") if _DEFINES_A_RECIPE.search(path.read_text(encoding="utf-8"))
     )
 
 
 def find(recipe: str) -> str:
-    """The file of a recipe.
+    """Finds the file of a recipe.
 
     Args:
-      recipe: a name such as "default", or the path of a file that ends in .py. What follows a colon goes to the file's
+      recipe: a name such as "default", or the path of a .py file. Text after a colon is passed to the file's
         `get_config`.
 
     Returns:
-      The file's path, and what followed the colon.
+      The file's path, with the colon and the text after it, if any.
 
     Raises:
-      ValueError: there is no such recipe, or no such file.
+      ValueError: the recipe or file does not exist.
     """
     name, colon, argument = recipe.partition(":")
     known = names()
@@ -53,7 +53,7 @@ def find(recipe: str) -> str:
 
 
 class _RecipeParser(config_flags.ConfigFileFlagParser):
-    """Finds the file before it loads it."""
+    """Resolves a recipe's name to its file before loading it."""
 
     def parse(self, recipe: str) -> ml_collections.ConfigDict:
         return super().parse(find(recipe))
@@ -63,9 +63,9 @@ def define(name: str, default: str | None, help_text: str) -> flags.FlagHolder:
     """Defines `--NAME` among the process's flags, and `--NAME.FIELD` for each of the recipe's fields.
 
     Args:
-      name: of the flag.
-      default: a recipe, see `find`, or None.
-      help_text: what `--help` says; the names of the recipes are added.
+      name: the flag's name.
+      default: a recipe as in `find`, or None.
+      help_text: the text for `--help`; the recipes' names are appended.
     """
     help_text = f"{help_text} One of {', '.join(names())}, or the path of a .py file."
     holder = config_flags.DEFINE_config_file(name, None, help_text)

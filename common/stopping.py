@@ -1,4 +1,4 @@
-"""Ending in good order when the process is asked to."""
+"""Graceful shutdown on SIGTERM and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 
 
 def stop_asked() -> threading.Event:
-    """From now on SIGTERM and Ctrl-C do not end the process, but set the event that is returned."""
+    """Installs handlers so that SIGTERM and Ctrl-C set the returned event instead of ending the process."""
     asked = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked.set())

@@ -1,7 +1,7 @@
-"""Version folders, as TF Serving reads them: `BASE_PATH/<number>/saved_model.pb`, the largest number the newest.
+"""Version folders in TF Serving's layout: `BASE_PATH/<number>/saved_model.pb`; the largest number is the newest.
 
-A version becomes visible in one step. It is written beside its place, under a name that is not a number, which
-servers leave alone, and renamed when it is whole.
+A version becomes visible in one step: it is written to a sibling folder whose name is not a number, which servers
+ignore, and renamed once it is complete.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TEMPORARY_PREFIX = ".tmp-"
 
 
 def list_versions(base_path: str | os.PathLike) -> dict[int, pathlib.Path]:
-    """Maps the version numbers under `base_path`, ascending, to their folders; empty if there is none."""
+    """Maps the version numbers under `base_path`, ascending, to their folders; empty if there are none."""
     folders = pathlib.Path(base_path).glob("*/saved_model.pb")
     found = {int(file.parent.name): file.parent for file in folders if file.parent.name.isdecimal()}
     return dict(sorted(found.items()))
@@ -32,7 +32,7 @@ def newest_version(base_path: str | os.PathLike) -> pathlib.Path | None:
 
 
 def _number(base_path: pathlib.Path, version: int | None) -> int:
-    """The number to write: `version` if it is free, or one after all that exist, whole or not."""
+    """Returns the number to write: `version` if it is free; if None, one more than any existing, complete or not."""
     taken = [int(name) for name in os.listdir(base_path) if name.isdecimal()]
     if version is None:
         return max(taken, default=0) + 1
@@ -48,11 +48,11 @@ def _number(base_path: pathlib.Path, version: int | None) -> int:
 
 @contextlib.contextmanager
 def new_version(base_path: str | os.PathLike, version: int | None = None) -> Iterator[NewVersion]:
-    """Yields a folder to write a version into; it takes its place when the block ends without an exception.
+    """Yields a folder to write a version into; it is published if the block ends without an exception.
 
     Args:
-      base_path: the model's folder; made if it is missing.
-      version: its number; by default one more than the largest there is.
+      base_path: the model's folder; created if missing.
+      version: the version number; defaults to one more than the largest existing.
 
     Raises:
       UserError: the version exists, or the folder cannot be written.
@@ -66,7 +66,7 @@ def new_version(base_path: str | os.PathLike, version: int | None = None) -> Ite
     try:
         new = NewVersion(temporary, base_path / str(_number(base_path, version)))
         yield new
-        temporary.chmod(0o755)  # mkdtemp makes it private, and TF Serving may run as another user
+        temporary.chmod(0o755)  # mkdtemp creates it private, but TF Serving may run as another user
         _publish(new, base_path, version)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -76,8 +76,8 @@ class NewVersion:
     """A version being written.
 
     Attributes:
-      folder: where to write.
-      path: where it will be; settled when the block of `new_version` has ended.
+      folder: where to write it.
+      path: its final path; may change until the block of `new_version` has ended.
     """
 
     def __init__(self, folder: pathlib.Path, path: pathlib.Path) -> None:
@@ -92,5 +92,5 @@ def _publish(new: NewVersion, base_path: pathlib.Path, version: int | None) -> N
         except OSError:
             if not new.path.exists():
                 raise
-        # Another export took the number meanwhile: an explicit one is refused, ours moves on.
+        # Another export has taken the number: raise for an explicit version, else take the next one.
         new.path = base_path / str(_number(base_path, version))

@@ -1,3 +1,3 @@
-"""Images in, TFRecords out."""
+"""Converts images to TFRecords, and prepares watermarks."""
 
 import common.environment  # noqa: F401  (before TensorFlow and Beam)

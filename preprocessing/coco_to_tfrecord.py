@@ -1,10 +1,10 @@
-"""Converts a COCO folder, or any folder of pictures, into sharded TFRecords by Apache Beam.
+"""Converts a COCO folder, or any folder of images, to sharded TFRecords with Apache Beam.
 
 In:
 
     coco/
-      train2017/                         --images_dir; folders below it are read too
-        000000000009.jpg                 8-bit RGB or grey JPEG, PNG or BMP, or a GIF of one frame
+      train2017/                         --images_dir, read recursively
+        000000000009.jpg                 8-bit RGB or gray JPEG, PNG or BMP, or a single-frame GIF
       annotations/
         instances_train2017.json         --annotations, optional
         captions_train2017.json          --captions, optional
@@ -12,21 +12,21 @@ In:
 Out:
 
     OUTPUT_DIR/
-      dataset_info.json                  counts, bytes and checksums by split and shard; written last
-      rejected.jsonl                     {"filename": …, "reason": …, "detail": …} a picture left out
+      dataset_info.json                  counts, bytes and checksums per split and shard; written last
+      rejected.jsonl                     {"filename": …, "reason": …, "detail": …} per rejected image
       train-00000-of-00002.tfrecord
       train-00001-of-00002.tfrecord
       test-00000-of-00001.tfrecord
-      unfinished-job/                    until then: plans, shards on their way, and what is known of them
+      unfinished-job/                    exists only during the job: plans, staged shards and their manifests
 
-Each record is a tf.train.Example with these features (* any number of values, else one):
+Each record is a tf.train.Example with these features (*: any number of values; otherwise exactly one):
 
     image/encoded                 bytes    the file's bytes, unchanged
     image/format                  bytes    jpeg, png, bmp or gif
     image/height, image/width     int64    pixels, of the stored raster
-    image/filename                bytes    path below --images_dir
+    image/filename                bytes    path relative to --images_dir
     image/source_id               bytes    COCO's image id, else the file name
-    image/key/sha256              bytes    of image/encoded, hexadecimal
+    image/key/sha256              bytes    SHA-256 of image/encoded, hexadecimal
     image/object/bbox/xmin, xmax  float *  0..1
     image/object/bbox/ymin, ymax  float *  0..1
     image/object/class/label      int64 *  COCO's category id
@@ -44,18 +44,18 @@ Command:
         --output_dir=tfrecords --splits=train=0.9,val=0.1 --shard_mb=128 --seed=0 \
         --direct_running_mode=multi_processing --direct_num_workers=4
 
-Flags that are not listed by --help are Beam's: --runner=DataflowRunner and so on. Paths may be URLs (s3://,
-gs://) where Beam's extra for them is installed. See docs/scale.md for both.
+Flags that --help does not list are passed to Beam, such as --runner=DataflowRunner. Paths may be URLs (s3://,
+gs://) if the matching Beam extra is installed. See docs/scale.md for both.
 
-A job that was killed is started again by the same command: it keeps the shards that are whole, and the dataset is
-the same to the byte as if it had never been interrupted. The runner and the number of workers may differ; with
-other arguments or pictures the command is refused, unless --overwrite tells it to begin anew.
+To resume a killed job, run the same command again. It keeps the complete shards, and the dataset is byte-identical
+to one from an uninterrupted job. The runner and the number of workers may differ; with other arguments or input
+images the command refuses to run, unless --overwrite tells it to start over.
 
-Pictures are turned away with a reason (see `checks.REASONS`); more than --max_rejected_fraction of them end
-the job, and nothing is left but rejected.jsonl. Which picture goes where depends on its name and --seed
-alone: the shards are the same to the byte with any number of workers. The first of several equal files is
-kept. Counts in --splits are of pictures before any is rejected. Pictures that the annotations do not name are
-kept, without objects.
+Each rejected image is recorded with a reason (see `checks.REASONS`). If more than --max_rejected_fraction are
+rejected, the job fails and leaves only rejected.jsonl. An image's split and shard depend only on its name and
+--seed, so the shards are byte-identical for any number of workers. Of several identical files, the first is kept.
+Counts in --splits include images that are later rejected. Images missing from the annotations are kept, without
+objects.
 """
 
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a dataset, or anothe
 
 
 def main(argv: Sequence[str]) -> Optional[int]:
-    """Parses flags, converts."""
+    """Runs the conversion with the values of the flags."""
     convert.convert(
         images_dir=_IMAGES_DIR.value,
         output_dir=_OUTPUT_DIR.value,
@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> Optional[int]:
 
 
 def run() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     command_line.run(main, pass_unknown_flags=True)
 
 

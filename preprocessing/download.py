@@ -1,33 +1,33 @@
-"""Downloads COCO 2017 from its own server, checks it, and unpacks it.
+"""Downloads COCO 2017 from its official server, verifies it and unpacks it.
 
     python -m preprocessing.download --dataset=coco-val2017,coco-annotations2017 --dest=coco
 
-In: --dataset, one or several of
+In: --dataset, one or more of
 
     coco-train2017         zips/train2017.zip                          19.3 GB, 118,287 photographs
     coco-val2017           zips/val2017.zip                            816 MB, 5,000 photographs
     coco-annotations2017   annotations/annotations_trainval2017.zip    253 MB, for both
 
-Out, as preprocessing.coco_to_tfrecord takes it:
+Out, in the layout that preprocessing.coco_to_tfrecord expects:
 
     DEST/
       train2017/           000000000009.jpg …
       val2017/             000000000139.jpg …
       annotations/         {instances,captions,person_keypoints}_{train,val}2017.json
 
-Each folder appears when it is whole. Until then `unfinished-FOLDER` beside it holds what has come: after an
-interruption of any kind the same command goes on from there. What is there already is left as it is.
+Each folder appears only once it is complete. Until then `unfinished-FOLDER` beside it holds the partial download; after
+any interruption, the same command resumes from there. Folders that already exist are left alone.
 
-Whether there is room for zips and unpacked files is asked first. Every zip's SHA-256 is compared with one that is
-written in `archives.COCO`, so that the server, the way and a mirror need not be trusted. A zip is removed when it is
-unpacked; --keep_zip leaves it in DEST. A zip that lies in DEST already is used, and left.
+Free disk space for the zips and the unpacked files is checked first. Every zip's SHA-256 is compared with the one in
+`archives.COCO`, so you need not trust the server, the network or a mirror. A zip is deleted once it is unpacked;
+--keep_zip leaves it in DEST. A zip that is already in DEST is used, and kept.
 
-COCO's server speaks HTTP only. The same files over HTTPS:
+COCO's server supports HTTP only. The same files over HTTPS:
 
     --base_url=https://s3.amazonaws.com/images.cocodataset.org
 
-What has come from one server is continued from another if both name the same version of the file (ETag), else begun
-anew. A proxy is taken from http_proxy and https_proxy.
+A download begun on one server resumes on another if both report the same version of the file (ETag); otherwise it
+starts over. Proxies are read from http_proxy and https_proxy.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ _KEEP_ZIP = flags.DEFINE_bool("keep_zip", False, "Leave the zips in --dest.", fl
 
 
 def main(argv: Sequence[str]) -> None:
-    """Reads the flags, downloads."""
+    """Downloads what the flags name."""
     command_line.refuse_positional(argv)
     for name in _DATASET.value:
         if name not in archives.COCO:
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def run() -> None:
-    """The command."""
+    """Entry point of the command."""
     entry_flags.adopt(_FLAGS)
     command_line.run(main)
 

@@ -1,11 +1,11 @@
-"""Writes photographs that carry a mark, for the app to show what it does.
+"""Writes watermarked sample photographs for the demo app.
 
     python -m preprocessing.example_photos --out=runs/app
 
-In: photographs that scikit-image ships (extra `photos`), and marks that are drawn here, so that nobody's is needed.
+In: photographs that ship with scikit-image (extra `photos`). The watermarks are drawn here, so nobody else's is used.
 
 Out: OUT/
-    mark.png        the canvas that lies over the examples, RGBA: who has it can restore with `serving.key`
+    mark.png        the RGBA canvas laid over the examples; with it, `serving.key` can restore them
     examples/       JPEGs of quality 95: three under the canvas, one with a date stamp
 """
 
@@ -27,7 +27,7 @@ from preprocessing.marks import draw
 _FLAGS = flags.FlagValues()
 _OUT = flags.DEFINE_string("out", "runs/app", "The folder to make.", flag_values=_FLAGS)
 
-# The canvas's top left corner in each picture, pixels; None for a date stamp instead.
+# Photograph -> the canvas's top left corner in it, x and y in pixels; None for a date stamp instead.
 _PICTURES = {"chelsea": (-40, -90), "coffee": (-20, -200), "rocket": (-120, -260), "astronaut": None}
 
 
@@ -35,10 +35,10 @@ def write(folder: str) -> int:
     """Writes the examples.
 
     Args:
-      folder: to be made; it appears when all is there.
+      folder: created, and appears only once it is complete.
 
     Returns:
-      How many examples there are.
+      The number of examples.
 
     Raises:
       UserError: the folder exists, or the photographs are not installed.
@@ -68,13 +68,13 @@ def write(folder: str) -> int:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Reads the flags, writes, and says how many."""
+    """Writes the examples and prints how many there are."""
     command_line.refuse_positional(argv)
     print(f"{_OUT.value}: {write(_OUT.value)} examples")
 
 
 def run() -> None:
-    """The command."""
+    """Entry point of the command."""
     entry_flags.adopt(_FLAGS)
     command_line.run(main)
 

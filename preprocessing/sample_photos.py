@@ -1,10 +1,10 @@
-"""Lays out photographs that installed packages ship as a COCO folder, for a demo and tests that need no download.
+"""Arranges photographs from installed packages as a COCO folder, for a demo and tests without downloads.
 
-In: scikit-image and scikit-learn (extra `[photos]`), which carry a few photographs under free licences.
+In: scikit-image and scikit-learn (extra `[photos]`), which include a few photographs under free licenses.
 
 Out: DIR/
-    images/NAME.jpg               JPEGs, the shipped file where it is one, else quality 95
-    annotations/instances.json    COCO's structure: sizes, licences and credits; no objects are annotated
+    images/NAME.jpg               JPEGs: the original file if it is a JPEG, else re-encoded at quality 95
+    annotations/instances.json    in COCO's layout: sizes, licenses and credits, but no objects
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ PHOTOS = (
 
 
 def write_coco_folder(output_dir: str) -> int:
-    """Lays the photographs out as a COCO folder; one that is there already is kept.
+    """Writes the photographs as a COCO folder, unless the folder already exists.
 
     Args:
-      output_dir: the folder to make.
+      output_dir: the folder to create.
 
     Returns:
-      How many photographs there are.
+      The number of photographs.
 
     Raises:
       UserError: the packages are not installed.

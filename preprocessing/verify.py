@@ -1,12 +1,12 @@
-"""Reads a dataset back and checks it: every record's checksums, features and SHA-256, every count, no shard too many.
+"""Reads a dataset back and checks every record's checksums, features and SHA-256, all counts, and for extra shards.
 
 In:
 
-    DATASET/                             as preprocessing.coco_to_tfrecord wrote it
+    DATASET/                             written by preprocessing.coco_to_tfrecord
       dataset_info.json
       train-00000-of-00002.tfrecord …
 
-Out: one line, and exit code 0; or the first bad record by name, what to do, and exit code 1.
+Out: one line and exit code 0; or the name of the first bad record, a remedy, and exit code 1.
 
 Command:
 
@@ -21,14 +21,14 @@ from preprocessing.dataset import integrity
 
 
 def main(argv: Sequence[str]) -> Optional[int]:
-    """Takes the folder, verifies."""
+    """Verifies the folder given as the only argument."""
     if len(argv) != 2:
         raise command_line.UserError("expected one folder: python -m preprocessing.verify DATASET")
     integrity.verify(argv[1])
 
 
 def run() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     command_line.run(main)
 
 

@@ -1,4 +1,4 @@
-r"""Makes watermark canvases, recovers them from pictures that carry them, and says what they will do in training.
+r"""Draws watermark canvases, recovers them from watermarked images, and predicts how they will affect training.
 
     python -m preprocessing.watermark text "Sample\n© 2024" --size=48 --out=stamp.png
     python -m preprocessing.watermark tile stamp.png --size=1000 --rotate=25 --out=canvas.png
@@ -9,15 +9,15 @@ r"""Makes watermark canvases, recovers them from pictures that carry them, and s
 
 | command | in | out |
 | --- | --- | --- |
-| `text` | a text; `\n` begins a line | RGBA PNG as large as the text |
-| `tile` | an RGBA stamp | RGBA PNG, square, full of the stamp |
-| `extract` | pictures of one grey each, with the mark on them | RGBA PNG of their size: the mark alone |
-| `estimate` | a folder of pictures that all carry the mark | RGBA PNG: the mark alone; beside it, how sure that is |
+| `text` | a text; `\n` starts a new line | RGBA PNG the size of the text |
+| `tile` | an RGBA stamp | square RGBA PNG filled with the stamp |
+| `extract` | watermarked images, each of a single gray | RGBA PNG of their size: the watermark alone |
+| `estimate` | a folder of images with the same watermark | RGBA PNG: the watermark alone; a confidence map beside it |
 | `info` | a canvas | lines of text |
-| `bank` | | a folder of random stamps, to train a model that shall remove marks it has never seen |
+| `bank` | | a folder of random stamps, to train a model that removes watermarks it has never seen |
 
-Nothing is overwritten unless `--overwrite` says so. `python -m preprocessing.watermark tile --help` lists tile's own
-flags; docs/watermark.md shows how to get flats marked, and what pictures tell how much of their mark.
+Files are overwritten only with `--overwrite`. `python -m preprocessing.watermark tile --help` lists the flags of
+`tile`. docs/watermark.md explains how to get flat images watermarked, and how much other images reveal of the mark.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from preprocessing.marks.from_flats import extract
 from preprocessing.marks.from_flats import flats as flat_pictures
 from preprocessing.marks.from_pictures import estimate
 
-# Each command has flags of its own: `--size` is a canvas's side here and a letter's there.
+# Each command has its own flags: `--size` is the canvas's side for `tile`, the letter size for `text`.
 _TILE = flags.FlagValues()
 _TILE_SIZE = flags.DEFINE_integer("size", 1000, "Side of the canvas, pixels.", 1, 20_000, flag_values=_TILE)
 _GAP = flags.DEFINE_integer("gap", 40, "Transparent pixels between neighbours.", 0, 20_000, flag_values=_TILE)
@@ -97,7 +97,7 @@ for _name, _file in (
 
 
 def main(argv: Sequence[str]) -> None:
-    """Calls the command that the first argument names."""
+    """Runs the command named by the first argument."""
     command, arguments = (argv[1], argv[2:]) if len(argv) > 1 else (None, [])
     if command not in _COMMANDS:
         what = "no command" if command is None else f"no command {command!r}"
@@ -139,7 +139,7 @@ def _estimate(folder: str, out: str, overwrite: bool) -> None:
     pictures = estimate.PictureFolder(folder)
     found = estimate.estimate(pictures, show_progress=True)
     made = Image.fromarray(found.canvas)
-    # The canvas last: where it is, its confidence is too.
+    # The canvas is written last, so it never exists without its confidence map.
     _save(Image.fromarray(np.rint(255 * found.confidence).astype(np.uint8)), beside)
     _save(made, out)
     print(f"{out}: {made.width} x {made.height}, {found.note}")
@@ -185,11 +185,11 @@ def _refuse_bad_output(path: str, overwrite: bool) -> None:
 
 
 def run() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     own = _COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
     if own is not None:
         entry_flags.adopt(own)
-    # Without a command no flag is known, and the missing command is what to complain of.
+    # Without a command no flags are known; let them pass, so that the error is about the missing command.
     command_line.run(main, pass_unknown_flags=own is None)
 
 

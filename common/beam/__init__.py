@@ -1,1 +1,1 @@
-"""Apache Beam as our commands use it: the runner, its workers and its progress."""
+"""Apache Beam for our commands: the runner, its workers and a progress bar."""

@@ -1,4 +1,4 @@
-"""Progress of a Beam job, watched from outside: it works whatever process or machine does the work."""
+"""Progress of a Beam job, measured by its output, so it works for any runner, process or machine."""
 
 import threading
 import time
@@ -7,20 +7,21 @@ from typing import Any, Callable
 from tqdm import tqdm
 
 _POLL_SECONDS = 0.5
-# A look may take a while, at a million files or an object store: a twentieth of the time at most goes into it.
+# Listing a million files or an object store is slow: wait this many times its duration before the next, so that
+# polling takes about a twentieth of the time.
 _POLL_SHARE = 20
 
 
 class WatchedProgress:
-    """A bar that shows what the job has written, while the `with` block runs."""
+    """Shows a progress bar of what the job has written while the `with` block runs."""
 
     def __init__(self, written: Callable[[], int], total: int, **bar: Any) -> None:
         """Prepares the bar.
 
         Args:
-          written: looks at the output; an error of it is passed over, for files are renamed while they are listed.
-          total: what `written` returns at the end.
-          **bar: as for tqdm.
+          written: measures the output. Its errors are ignored, because files may be renamed while they are listed.
+          total: what `written` returns once the job is done.
+          **bar: arguments of tqdm.
         """
         self._written = written
         self._bar = tqdm(total=total, **bar)
@@ -45,11 +46,11 @@ class WatchedProgress:
             started = time.monotonic()
             try:
                 self._show(self._written())
-            except Exception:  # each file system has errors of its own, and the next look will do
+            except Exception:  # each file system has its own errors, and there will be another poll
                 continue
             finally:
                 pause = max(_POLL_SECONDS, _POLL_SHARE * (time.monotonic() - started))
 
     def _show(self, written: int) -> None:
-        # On its way from one folder to the other a file may be seen in neither: the bar only ever goes up.
+        # A file being moved may be seen in neither folder, so never let the bar go down.
         self._bar.update(max(0, min(written, self._bar.total) - self._bar.n))

@@ -1,18 +1,17 @@
-"""Beam's options and runner, chosen and quietened for a person at a terminal.
+"""Parses Beam's options and creates its runner, with startup noise silenced for terminal use.
 
-Any runner goes by its name (`--runner=DataflowRunner`, `FlinkRunner`, `DaskRunner`, a class's full name).
-Without one, or with `DirectRunner`, the job runs here:
+Runners are selected by name (`--runner=DataflowRunner`, `FlinkRunner`, `DaskRunner` or a full class name).
+Without a name, or with `DirectRunner`, the job runs on this machine:
 
     (nothing)                                                     in this process
     --direct_running_mode=multi_processing --direct_num_workers=4 in four worker processes
 
-Beam's own `DirectRunner` now begins by downloading Prism, a Go program, and falls back to `FnApiRunner` only
-when that fails. We take `FnApiRunner` straight away: no download, no second of waiting, the same on every
-machine.
+Beam's own `DirectRunner` now first downloads Prism, a Go program, and falls back to `FnApiRunner` only if that
+fails. We use `FnApiRunner` directly: no download, no delay, and the same behavior on every machine.
 
-`DaskRunner` puts 128 elements into a task unless it is told otherwise. Ours are large, a shard or a batch of
-photos, so that a task gets one, or, where the job groups by key, a few tasks go to each thread: grouping makes
-tasks of its own, far more than it gets, a minute's worth for a thousand.
+By default, `DaskRunner` puts 128 elements into a task. Our elements are large (a shard or a batch of photos), so each
+task gets one. If the job groups by key, it is limited to a few tasks per thread instead: grouping creates far more
+tasks than it is given, a minute's worth for a thousand.
 """
 
 import contextlib
@@ -46,31 +45,31 @@ _DASK = "apache_beam.runners.dask.dask_runner.DaskRunner"  # Beam has no short n
 _DASK_SECONDS = 10
 _DASK_TASKS_A_THREAD, _DASK_LEAST_TASKS = 8, 16
 
-# Said at every start, about nothing that a user did or can change.
+# Messages at every start about things the user neither caused nor can change.
 _NOISE = (
-    "No semi_persistent_directory found",  # a container's folder; workers here are plain processes
-    "Discarding unparseable args",  # Beam's own options; the user's are checked in `parse_options`
+    "No semi_persistent_directory found",  # concerns containers; our workers are plain processes
+    "Discarding unparseable args",  # about Beam's own options; `parse_options` checks the user's
     "in order for it to have the desired worker parallelism",  # see `create`
 )
 
 
 def parse_options(arguments: Sequence[str]) -> PipelineOptions:
-    """Reads Beam's options.
+    """Parses Beam's options.
 
     Args:
-      arguments: such as `--runner=FlinkRunner`, as left over after our own flags were parsed.
+      arguments: what remains after our own flags are parsed, such as `--runner=FlinkRunner`.
 
     Returns:
       The options.
 
     Raises:
-      UserError: an argument is not Beam's (and not ours, or it would not be here), its value is wrong, or the
-        runner's package is not installed.
+      UserError: an argument is neither ours nor Beam's, its value is invalid, or the runner's package is not
+        installed.
     """
     _quieten()
     arguments = list(arguments)
     if any("DaskRunner" in argument for argument in arguments):
-        _import_dask()  # Beam knows the flags of a runner whose module was imported
+        _import_dask()  # Beam knows a runner's flags only once its module is imported
     for before, argument in zip(["", *arguments], arguments):
         is_value = before.startswith("--") and "=" not in before
         if not argument.startswith("-") and not is_value:
@@ -81,7 +80,7 @@ def parse_options(arguments: Sequence[str]) -> PipelineOptions:
             options = PipelineOptions(arguments)
             known = options.get_all_options().keys()
             everything = options.get_all_options(retain_unknown_options=True).keys()
-    except SystemExit:  # argparse has printed a page of usage, and what was wrong in the last line
+    except SystemExit:  # argparse prints a page of usage, then the error on the last line
         raise UserError(complaint.getvalue().strip().splitlines()[-1].partition("error: ")[2]) from None
     for name in sorted(everything - known):
         close = difflib.get_close_matches(name, [*flags.FLAGS, *known], n=1)
@@ -91,14 +90,14 @@ def parse_options(arguments: Sequence[str]) -> PipelineOptions:
 
 
 def create(options: PipelineOptions, groups: bool = False) -> PipelineRunner:
-    """Creates the runner that the options name; changes `options` where that is local worker processes, or Dask.
+    """Creates the runner that the options name. Modifies `options` for local worker processes and for Dask.
 
     Args:
-      options: as `parse_options` returned them.
+      options: as returned by `parse_options`.
       groups: whether the pipeline groups by key.
 
     Raises:
-      UserError: there is no such runner, or no Dask scheduler where the options say.
+      UserError: the runner does not exist, or no Dask scheduler answers at the given address.
     """
     name: Optional[str] = options.view_as(StandardOptions).runner
     if name not in _LOCAL:
@@ -113,12 +112,12 @@ def create(options: PipelineOptions, groups: bool = False) -> PipelineRunner:
     direct = options.view_as(DirectOptions)
     if direct.direct_running_mode != "multi_processing":
         return fn_runner.FnApiRunner()
-    # The runner's own choice of worker command prints start-up noise straight to the terminal. To have ours
-    # taken instead, its running mode must not be set.
+    # The runner's default worker command prints startup noise straight to the terminal. It uses ours only if its
+    # running mode is not set to multi-processing.
     direct.direct_running_mode = "in_memory"
     worker = options.view_as(WorkerOptions)
     worker.default_sdk_harness_log_level = worker.default_sdk_harness_log_level or "WARNING"
-    # A worker must find this package where we did, also when it was not installed but only put on sys.path.
+    # A worker must be able to import this package even if it is not installed, only on our sys.path.
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     command = f"PYTHONPATH={shlex.quote(path)} exec {shlex.quote(sys.executable)} -m common.beam.worker"
     return fn_runner.FnApiRunner(
@@ -129,7 +128,7 @@ def create(options: PipelineOptions, groups: bool = False) -> PipelineRunner:
 
 @contextlib.contextmanager
 def pipeline(runner: PipelineRunner, options: PipelineOptions) -> Iterator[beam.Pipeline]:
-    """A pipeline that runs at the end of the `with` block, which waits for it."""
+    """Yields a pipeline that runs when the `with` block ends, and waits for it to finish."""
     made = beam.Pipeline(runner=runner, options=options)
     try:
         with made:
@@ -141,9 +140,9 @@ def pipeline(runner: PipelineRunner, options: PipelineOptions) -> Iterator[beam.
 
 
 def _import_dask() -> tuple[Any, Any]:
-    """Beam's options for Dask, and Dask itself."""
+    """Returns Beam's options class for Dask, and the `distributed` module."""
     try:
-        # Read when Dask is imported, here and in the workers that it starts: a page at every start and end otherwise.
+        # Read at import, here and in Dask's workers; without it Dask logs a page at every start and end.
         os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")
         import distributed
         from apache_beam.runners.dask import dask_runner
@@ -174,7 +173,7 @@ def _prepare_dask(options: PipelineOptions, groups: bool) -> None:
 
 
 def _provision(options: PipelineOptions) -> fn_runner.ExtendedProvisionInfo:
-    """What a worker process is told at its start: the options, so that it reaches object storage as we do."""
+    """Returns the startup information for a worker process: our options, so that it can reach object storage too."""
     from apache_beam.portability.api import beam_provision_api_pb2
     from apache_beam.runners.portability.portable_runner import JobServiceHandle
 

@@ -1,14 +1,14 @@
-"""Beam's worker process, started by `common.beam.runner` as `python -m common.beam.worker`; not for calling by hand.
+"""Beam's worker process, started by `common.beam.runner` as `python -m common.beam.worker`; not to be run by hand.
 
-It is Beam's own, with two differences. Its log already goes to the main process, which prints it; without a
-handler here Python would print warnings a second time, and first of all that the Google Cloud client is not
-installed. And it prints no tracebacks of its own: they go into the log and into the error that the main process raises.
+It is Beam's own worker with two differences. First, it has a null log handler: its log already goes to the main
+process, which prints it, and without a handler Python would print warnings a second time, starting with the one about
+the missing Google Cloud client. Second, it prints no tracebacks: they reach the log and the main process's error.
 """
 
 import logging
 import sys
 
-# Before Beam is imported: it is the import that warns.
+# Before Beam is imported, because the import itself warns.
 logging.getLogger().addHandler(logging.NullHandler())
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Files, local or in object storage, through Beam's file systems.
 
-Everything here takes a local path or a URL of a scheme that the installed Beam knows (s3://, gs://, hdfs://).
-`preprocessing` touches no file except through this module and `schema`.
+Paths may be local, or URLs with a scheme that the installed Beam supports (s3://, gs://, hdfs://).
+`preprocessing` accesses files only through this module and `schema`.
 """
 
 import contextlib
@@ -23,24 +23,24 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from common.command_line import UserError
 from common.storage import s3
 
-# The remedy where Beam was installed without a scheme's file system.
+# URL scheme -> the Beam extra that provides its file system.
 _EXTRAS = {"s3": "aws", "gs": "gcp", "hdfs": "hadoop", "azfs": "azure"}
 
 s3.keep_clients()
-if FileSystems._pipeline_options is None:  # S3's file system wants some, be they empty
+if FileSystems._pipeline_options is None:  # S3's file system needs options, even if empty
     FileSystems.set_options(PipelineOptions([]))
 
 _BYTES = "application/octet-stream"
 _PARTIAL = ".partial"
-_REQUESTS = 16  # to an object store at once
+_REQUESTS = 16  # concurrent requests to an object store
 
 _Item, _Result = TypeVar("_Item"), TypeVar("_Result")
 
 
 class FileDoFn(beam.DoFn):
-    """A DoFn that reaches object storage as the main process does.
+    """A DoFn that accesses object storage with the same options as the main process.
 
-    Beam's own workers know the pipeline's options; DaskRunner runs DoFns in processes that were never told.
+    Beam's own workers know the pipeline's options, but DaskRunner runs DoFns in processes that do not.
     """
 
     def __init__(self, options: PipelineOptions) -> None:
@@ -51,9 +51,12 @@ class FileDoFn(beam.DoFn):
 
 
 class File(NamedTuple):
-    """A file below a folder: `name` relative to it, with /, its size in bytes, and when it was written.
+    """A file below a folder.
 
-    `updated` is in seconds since 1970, by the clock of whoever keeps the file.
+    Attributes:
+      name: path relative to the folder, with /.
+      size: in bytes.
+      updated: time of last modification, seconds since 1970, by the clock of the machine that stores the file.
     """
 
     name: str
@@ -62,20 +65,20 @@ class File(NamedTuple):
 
 
 def absolute(path: str) -> str:
-    """Makes a local path absolute, because a worker's current folder may be another; a URL stays as it is."""
+    """Makes a local path absolute, because a worker's current folder may differ; leaves a URL unchanged."""
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
 def check(path: str, flag: str = "", listed: bool = True) -> None:
-    """Finds out whether a path's file system can be reached at all.
+    """Checks that a path's file system can be reached.
 
     Args:
-      path: a path or URL; there need not be anything.
-      flag: that the user gave the path by, if any, such as "--images_dir".
-      listed: whether being allowed to list it is needed.
+      path: a path or URL; it need not exist.
+      flag: the flag by which the user gave the path, such as "--images_dir", if any.
+      listed: whether permission to list the path is needed.
 
     Raises:
-      UserError: there is no such file system here, or it cannot be reached.
+      UserError: the file system is not installed or cannot be reached.
     """
     scheme = path.partition("://")[0] if "://" in path else ""
     named = f"{flag}={path}" if flag else path
@@ -91,22 +94,22 @@ def check(path: str, flag: str = "", listed: bool = True) -> None:
 
 
 def join(directory: str, *names: str) -> str:
-    """The path of a file below a folder or URL."""
+    """Returns the path of a file below a folder or URL."""
     return FileSystems.join(directory, *names)
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file (or a local folder) of this path."""
+    """Returns whether a file (or local folder) exists at this path."""
     return FileSystems.exists(path)
 
 
 def open_for_reading(path: str) -> BinaryIO:
-    """Opens a file as it is. Beam would otherwise unpack by the name: pictures called x.gz are bytes to us too."""
+    """Opens a file without decompression, which Beam would otherwise choose by name (an image may be called x.gz)."""
     return FileSystems.open(path, _BYTES, CompressionTypes.UNCOMPRESSED)
 
 
 def open_for_writing(path: str) -> BinaryIO:
-    """Creates or replaces a file, and the local folders above it."""
+    """Creates or replaces a file; creates missing local parent folders."""
     return FileSystems.create(path, _BYTES, CompressionTypes.UNCOMPRESSED)
 
 
@@ -119,7 +122,7 @@ def read_bytes(path: str) -> bytes:
 def reader(directory: str) -> Callable[[str], bytes]:
     """Returns a function that reads whole files below a folder, by name.
 
-    It looks Beam's file system up once. Done for every picture, looking it up takes longer than reading the file.
+    It looks up Beam's file system only once, because the lookup takes longer than reading an image.
     """
     filesystem = FileSystems.get_filesystem(directory)
 
@@ -132,14 +135,14 @@ def reader(directory: str) -> Callable[[str], bytes]:
 
 @contextlib.contextmanager
 def create_whole(path: str, scratch: Optional[str] = None) -> Iterator[BinaryIO]:
-    """Opens a file that appears under its name, or replaces what was there, once it is written to the end.
+    """Opens a file for writing that appears at its path, replacing any existing file, only once it is complete.
 
-    Where there are folders, it is written under another name first, which `is_partial` knows, and renamed. An object
-    store shows an object only when it is complete.
+    In a file system with folders, it is first written under a temporary name (see `is_partial`) and then renamed. An
+    object store shows only complete objects.
 
     Args:
-      path: the file.
-      scratch: the folder, on the same disk, for the unfinished file; default the file's own.
+      path: the file's path.
+      scratch: folder for the unfinished file, on the same disk; defaults to the file's own folder.
     """
     filesystem = FileSystems.get_filesystem(path)
     if not filesystem.has_dirs():
@@ -147,7 +150,7 @@ def create_whole(path: str, scratch: Optional[str] = None) -> Iterator[BinaryIO]
         try:
             yield file
         except BaseException:
-            file.close()  # which makes an object of what there is
+            file.close()  # which creates an object from what was written
             delete([path])
             raise
         if filesystem.scheme() == "s3" and not file.tell():
@@ -155,7 +158,7 @@ def create_whole(path: str, scratch: Optional[str] = None) -> Iterator[BinaryIO]
         else:
             file.close()
         return
-    # Without the file's own name, which may be as long as a disk allows.
+    # The file's own name is left out, as it may already be as long as the disk allows.
     temporary = join(scratch or FileSystems.split(path)[0], f".{uuid.uuid4().hex}{_PARTIAL}")
     try:
         with open_for_writing(temporary) as file:
@@ -167,39 +170,39 @@ def create_whole(path: str, scratch: Optional[str] = None) -> Iterator[BinaryIO]
 
 
 def is_partial(name: str) -> bool:
-    """Whether a file is one that `create_whole` had not finished when its process was killed."""
+    """Returns whether a file's name is that of a temporary file which a killed `create_whole` left behind."""
     return re.search(rf"\.[0-9a-f]{{32}}{re.escape(_PARTIAL)}$", name) is not None
 
 
 def write_text(path: str, text: str, scratch: Optional[str] = None) -> None:
-    """Writes a whole file; see `create_whole`."""
+    """Writes a UTF-8 text file that appears only once complete; `scratch` as in `create_whole`."""
     with create_whole(path, scratch) as file:
         file.write(text.encode("utf-8"))
 
 
 def read_json(path: str) -> Any:
-    """Reads a JSON file of ours."""
+    """Reads a JSON file."""
     return json.loads(read_bytes(path))
 
 
 def write_json(path: str, content: Any, indent: int = 2, scratch: Optional[str] = None) -> None:
-    """Writes a JSON file whole; see `create_whole`."""
+    """Writes a JSON file that appears only once complete; `scratch` as in `create_whole`."""
     write_text(path, json.dumps(content, indent=indent or None) + "\n", scratch)
 
 
 def rename(source: str, destination: str) -> None:
-    """Moves a file; what was at `destination` is replaced, on a local disk in one step."""
+    """Moves a file, replacing any at `destination`; atomic on a local disk."""
     FileSystems.rename([source], [destination])
 
 
 def list_files(directory: str, recursive: bool = True) -> Iterator[File]:
-    """Lists the files below a folder, in no particular order; nothing where there is no such folder.
+    """Yields the files below a folder, in no particular order; none if the folder does not exist.
 
-    A local folder that is reached only by a symbolic link below `directory` is not entered.
+    Symbolic links to local folders below `directory` are not followed.
     """
     # The trailing separator keeps /data/coco from listing /data/coco2 as well.
     prefix = os.path.join(directory, "")
-    # What `FileSystems.match` calls. It would return a list: gigabytes, where there are ten million files.
+    # `FileSystems.match` calls this too, but returns a list: gigabytes for ten million files.
     for metadata in FileSystems.get_filesystem(prefix)._list(prefix):
         name = metadata.path[len(prefix) :].replace(os.sep, "/")
         # Object stores may hold an empty object for the "folder" itself.
@@ -208,46 +211,47 @@ def list_files(directory: str, recursive: bool = True) -> Iterator[File]:
 
 
 def list_prefix(prefix: str) -> list[str]:
-    """Lists the files of one folder whose paths begin like this; in an object store, without listing the others."""
+    """Lists the files of one folder whose paths begin with `prefix`; an object store lists no others."""
     pattern = glob.escape(prefix) + "*"
-    if "://" not in prefix:  # Beam would walk through all folders below
+    if "://" not in prefix:  # Beam would walk through all subfolders
         return glob.glob(pattern)
     return [found.path for found in FileSystems.match([pattern])[0].metadata_list]
 
 
 def file_size(path: str) -> int:
-    """The size of a file in bytes."""
+    """Returns the size of a file in bytes."""
     return FileSystems.match([glob.escape(path)])[0].metadata_list[0].size_in_bytes
 
 
 def delete(paths: list[str]) -> None:
-    """Deletes files; one that is gone already is no error."""
+    """Deletes files; it is no error if one is already gone."""
     if not paths:
         return
     filesystem = FileSystems.get_filesystem(paths[0])
-    if filesystem.has_dirs():  # object stores do not mind
+    if filesystem.has_dirs():  # object stores ignore missing objects
         paths = [path for path in paths if exists(path)]
-    if filesystem.scheme() != "s3":  # which takes names, the others patterns
+    if filesystem.scheme() != "s3":  # which takes names; the others take patterns
         paths = [glob.escape(path) for path in paths]
     FileSystems.delete(paths)
 
 
 def delete_tree(directory: str) -> None:
-    """Deletes a folder and all below it; one that is gone already is no error."""
+    """Deletes a folder and everything below it; it is no error if it is already gone."""
     if not FileSystems.get_filesystem(directory).has_dirs():
         FileSystems.delete([join(directory, "")])
         return
     try:
         delete([directory])
     except BeamIOError:
-        # A worker that has lost its job may have put a file there in between.
+        # A worker whose job has ended may have created a file there in the meantime.
         delete([directory])
 
 
 def map_files(function: Callable[[_Item], _Result], items: Iterable[_Item], directory: str) -> Iterator[_Result]:
-    """Calls a function that reads or writes a small file below `directory` for each item; results in their order.
+    """Calls a function that reads or writes a small file below `directory` for each item; yields results in order.
 
-    Several at a time where each call is a journey; of the items, only a few are taken ahead.
+    If `directory` is a URL, calls run concurrently, because each is a network round trip; only a few items are taken in
+    advance.
     """
     if "://" not in directory:
         yield from map(function, items)

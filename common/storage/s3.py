@@ -1,8 +1,8 @@
-"""Three things that Beam's S3 file system lacks: a client that is kept, objects without content, and quick errors.
+"""Three things that Beam's S3 file system lacks: a reused client, empty objects, and quick errors.
 
-Beam makes a client of boto3's for every file that it opens, lists or asks for, which takes longer than to fetch a
-photo; it sends every object in parts, of which S3 wants at least one; and where there are no credentials, or no server,
-it asks again for minutes.
+Beam creates a boto3 client for every file that it opens, lists or looks up, which takes longer than fetching a photo.
+It uploads every object in parts, and S3 requires at least one. Without credentials or a reachable server, it retries
+for minutes.
 """
 
 import contextlib
@@ -20,39 +20,39 @@ _REMEDY = (
 
 @functools.cache
 def _client(**arguments: Any) -> Any:
-    """A client of boto3's for these arguments; threads may share it."""
+    """Returns the cached boto3 client for these arguments; it is safe to share between threads."""
     import boto3
 
     return boto3.session.Session().client(**arguments)
 
 
 def keep_clients() -> None:
-    """From now on Beam takes one client for the same options. Does nothing where Beam was installed without boto3."""
+    """Makes Beam reuse one client per set of options. Does nothing if Beam was installed without boto3."""
     try:
         from apache_beam.io.aws.clients.s3 import boto3_client
     except ImportError:
         return
     if boto3_client.boto3 is None:
         return
-    # Beam's own class keeps its state, a download's place, for itself; only what it gets its client from is replaced.
+    # Beam's own client class holds per-download state, so only the source of its boto3 client is replaced.
     session = SimpleNamespace(client=_client)
     boto3_client.boto3 = SimpleNamespace(session=SimpleNamespace(Session=lambda: session))
 
 
 def fault(path: str, filesystem: FileSystem, listed: bool) -> str:
-    """What stands in the way of reading a bucket, with the remedy; empty if nothing does.
+    """Returns what prevents reading a bucket, with the remedy; empty if nothing does.
 
     Args:
       path: a URL in the bucket.
-      filesystem: Beam's, with its options.
-      listed: whether being allowed to list it is needed.
+      filesystem: Beam's file system, with its options.
+      listed: whether permission to list the bucket is needed.
     """
     from apache_beam.io.aws import s3io
 
     bucket, prefix = s3io.parse_s3_path(path, object_optional=True)
     try:
         client = s3io.S3IO(options=filesystem._options).client.client
-    except AssertionError:  # Beam's word for it
+    except AssertionError:  # raised by Beam if boto3 is missing
         return "boto3 is missing; pip install 'apache-beam[aws]'"
     from botocore import exceptions
 
@@ -67,7 +67,7 @@ def fault(path: str, filesystem: FileSystem, listed: bool) -> str:
 
 
 def close_empty(file: BinaryIO, path: str, filesystem: FileSystem) -> None:
-    """Ends the upload of an object into which nothing was written, and makes it."""
+    """Closes an upload into which nothing was written, and creates the empty object."""
     from apache_beam.io.aws import s3io
     from apache_beam.io.aws.clients.s3.messages import S3ClientError
 

@@ -1,1 +1,1 @@
-"""A COCO folder into sharded TFRecords: the plan, the checks, the shards and the Beam job."""
+"""Converts a COCO folder to sharded TFRecords: the plan, the checks, the shards and the Beam job."""

@@ -1,8 +1,8 @@
-"""Decides whether a file's bytes are a picture that every reader of the dataset will decode.
+"""Checks whether a file's bytes are an image that every reader of the dataset can decode.
 
-Training decodes with `tf.io.decode_image`; what it cannot decode to RGB, or would decode to something that a
-person does not see in the picture, is turned away here with one of REASONS. Checking is Pillow's work, not
-TensorFlow's (see `schema`).
+Training decodes with `tf.io.decode_image`. Images that it cannot decode to RGB, or would decode differently from what a
+viewer shows, are rejected with one of REASONS. The check uses Pillow, since importing TensorFlow is costly (see
+`schema`).
 """
 
 import io
@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 DECODE = "decode"
 HEADER = "header"
 
-# Why a picture is left out, with the words that follow its name in rejected.jsonl and in messages.
+# Why an image is rejected -> default detail, for rejected.jsonl.
 REASONS = {
     "missing": "named by the annotations, not in the folder",
     "unreadable": "the file cannot be opened",
@@ -35,24 +35,24 @@ REASONS = {
     "duplicate": "the same bytes as an earlier picture",
 }
 
-# Pillow's name of a format -> image/format. A phone's MPO is a JPEG with further pictures after it.
+# Pillow's format name -> image/format. MPO, from phones, is a JPEG followed by further images.
 _FORMATS = {"JPEG": "jpeg", "MPO": "jpeg", "PNG": "png", "BMP": "bmp", "GIF": "gif"}
 
 _SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"GIF8": "GIF"}
 
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 
-# Pillow warns from 89 megapixels on and refuses above twice that. Refusing is a reject; warnings would be
-# noise.
+# Pillow warns above 89 megapixels and raises an error above twice that. The error becomes a rejection; the warnings
+# would be noise.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class Rejected(Exception):
-    """A picture that is left out.
+    """Raised for an image that must be left out.
 
     Attributes:
       reason: a key of REASONS.
-      detail: what exactly was found, for the person who looks into it.
+      detail: what exactly was found, for a human reader.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -62,7 +62,7 @@ class Rejected(Exception):
 
 
 class Picture(NamedTuple):
-    """What a good file holds: `format` as in image/format, the stored raster's size in pixels."""
+    """The content of a valid file: `format` as in image/format, and the stored raster's size in pixels."""
 
     format: str
     width: int
@@ -73,15 +73,15 @@ def check_picture(data: bytes, check: str = DECODE, size: Optional[tuple[int, in
     """Checks a file's bytes.
 
     Args:
-      data: the file.
-      check: DECODE decodes all of the file; HEADER reads the header and looks for the end marker only.
-      size: (width, height) that the annotations give, None where they give none.
+      data: the file's bytes.
+      check: DECODE decodes the whole file; HEADER only reads the header and looks for the end marker.
+      size: (width, height) according to the annotations, None if they give none.
 
     Returns:
       Format and size.
 
     Raises:
-      Rejected: with the reason.
+      Rejected: the image must be left out.
     """
     if not data:
         raise Rejected("empty")
@@ -89,7 +89,7 @@ def check_picture(data: bytes, check: str = DECODE, size: Optional[tuple[int, in
         image = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise Rejected("too_large", str(error)) from None
-    except Exception as error:  # UnidentifiedImageError, and nearly anything else on a damaged header
+    except Exception as error:  # UnidentifiedImageError; a damaged header may raise nearly anything else
         raise _bad_header(data, error) from None
 
     if image.format not in _FORMATS:
@@ -117,11 +117,11 @@ def _bad_header(data: bytes, error: Exception) -> Rejected:
 
 
 def _check_channels(image: Image.Image, data: bytes) -> None:
-    """Lets 8-bit RGB and grey through, and single-frame GIFs, whose palette every decoder resolves to RGB."""
+    """Accepts 8-bit RGB and gray, and single-frame GIFs, whose palette every decoder resolves to RGB."""
     mode = image.mode
     if mode == "CMYK":
         raise Rejected("cmyk", "mode CMYK")
-    # Pillow opens 16-bit RGB as "RGB"; bit depth is byte 24 of a PNG, in IHDR.
+    # Pillow opens 16-bit RGB as "RGB"; byte 24 of a PNG, in IHDR, is the bit depth.
     if mode.startswith("I") or mode == "F" or (image.format == "PNG" and data[24] == 16):
         raise Rejected("sixteen_bit", f"{image.format} with more than 8 bits a channel")
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
@@ -135,7 +135,7 @@ def _check_channels(image: Image.Image, data: bytes) -> None:
     if mode not in ("RGB", "L"):
         raise Rejected("unsupported_mode", f"mode {mode}")
     if image.format == "BMP":
-        # TensorFlow reads uncompressed 8- and 24-bit BMP only.
+        # TensorFlow reads only uncompressed 8-bit and 24-bit BMP.
         bits, compression = struct.unpack_from("<HI", data, 28)
         if bits != (24 if mode == "RGB" else 8) or compression:
             raise Rejected("unsupported_format", f"BMP of {bits} bits, compression {compression}")
@@ -146,8 +146,8 @@ def _ends_early(file_format: str, data: bytes) -> bool:
         return b"IEND" not in data[-64:] and b"IEND" not in data
     if file_format not in ("JPEG", "MPO"):
         return False
-    # Nearly always the end marker is the last two bytes; searching is for files with something appended. Within a
-    # scan FF is stuffed, so that an end marker after the last scan's start is a real one.
+    # The end marker is nearly always the last two bytes; the search is for files with trailing data. Within a scan,
+    # FF bytes are stuffed, so an end marker after the start of the last scan is a real one.
     if data.endswith(_JPEG_END):
         return False
     end = data.rfind(_JPEG_END)
@@ -155,11 +155,11 @@ def _ends_early(file_format: str, data: bytes) -> bool:
 
 
 def _decode(image: Image.Image) -> None:
-    # Every coefficient of a JPEG is decoded, which is where damage shows, but the pixels are reconstructed at an
-    # eighth of the size: a quarter of the time. tests/preprocessing/test_rejects.py holds it against a full one.
+    # For a JPEG, every coefficient is decoded, which is where damage shows, but pixels are reconstructed at an eighth
+    # of the size, in a quarter of the time. tests/preprocessing/test_rejects.py compares this with a full decode.
     image.draft(image.mode, (1, 1))
     try:
         image.load()
-    except Exception as error:  # OSError, SyntaxError, ValueError, zlib.error, struct.error, by format
+    except Exception as error:  # OSError, SyntaxError, ValueError, zlib.error or struct.error, depending on the format
         reason = "truncated" if "truncated" in str(error).lower() else "corrupt"
         raise Rejected(reason, str(error)) from None

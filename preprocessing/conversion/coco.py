@@ -1,4 +1,4 @@
-"""Reads COCO's JSON files, of any size, once.
+"""Reads COCO's JSON files, of any size, in one pass.
 
     instances_train2017.json            captions_train2017.json
       images:                             images:
@@ -10,9 +10,8 @@
       categories:
         {id, name}
 
-The file is streamed through the parser, and of each annotation only the numbers above stay, in flat arrays:
-the 450 MB of instances_train2017.json, mostly segmentation polygons, become 46 MB, and half a million
-captions stay as they are.
+The file is streamed through the parser, and only the numbers above are kept, in flat arrays: the 450 MB of
+instances_train2017.json, mostly segmentation polygons, become 46 MB. Captions (half a million in COCO) are kept whole.
 """
 
 import contextlib
@@ -36,14 +35,14 @@ _SINGULAR = {"images": "image", "categories": "category"}
 
 
 class Image(NamedTuple):
-    """An entry of "images": `size` is (width, height) in pixels, None where the file does not say."""
+    """An entry of "images": `size` is (width, height) in pixels, None if the file does not give it."""
 
     id: int
     size: Optional[tuple[int, int]]
 
 
 class Objects(NamedTuple):
-    """The objects of one picture, in the file's order."""
+    """The objects in one image, in the file's order."""
 
     boxes: list[list[float]]  # [x, y, width, height] in pixels
     categories: list[int]
@@ -52,13 +51,13 @@ class Objects(NamedTuple):
 
 
 class Annotations:
-    """What the JSON files say about pictures, by file name.
+    """The content of the JSON files, indexed by an image's file name.
 
     Attributes:
       images: file name -> Image, from either file.
       categories: COCO's category id -> name.
-      flat_boxes: boxes without width or height, which hold no object and are left out.
-      digests: `annotations` and `captions` -> `bytes` and `sha256` of the file, of those that were read.
+      flat_boxes: number of boxes with zero width or height; they hold no object and are left out.
+      digests: `annotations` and `captions`, if read -> `bytes` and `sha256` of the file.
     """
 
     def __init__(self) -> None:
@@ -67,14 +66,14 @@ class Annotations:
         self.flat_boxes = 0
         self.digests: dict[str, dict[str, Any]] = {}
         self._captions: dict[int, list[str]] = {}
-        # One row an object, sorted by picture once all are read: `_rows` is the order, `_owners` the sorted
-        # image ids.
+        # One row per object, in the file's order. `_rows` is the order that sorts them by image id, `_owners` the
+        # sorted image ids.
         self._boxes = np.empty((0, 4))
         self._labels = self._crowds = self._owners = self._rows = np.empty(0, np.int64)
         self._areas = np.empty(0)
 
     def objects(self, name: str) -> Objects:
-        """The objects of the picture `name`; none where nothing is known of it."""
+        """Returns the objects of the image `name`; none if it is not annotated."""
         image = self.images.get(name)
         begin, end = (0, 0) if image is None else np.searchsorted(self._owners, [image.id, image.id + 1])
         rows = self._rows[begin:end]
@@ -86,7 +85,7 @@ class Annotations:
         )
 
     def captions(self, name: str) -> list[str]:
-        """The captions of the picture `name`, in the file's order."""
+        """Returns the captions of the image `name`, in the file's order."""
         image = self.images.get(name)
         return [] if image is None else self._captions.get(image.id, [])
 
@@ -94,7 +93,7 @@ class Annotations:
         """Adds an instances file.
 
         Raises:
-          UserError: it cannot be read or is not COCO.
+          UserError: the file cannot be read or is not in COCO's format.
         """
         owners, labels, crowds = array("q"), array("q"), array("q")
         boxes, areas = array("d"), array("d")
@@ -128,7 +127,7 @@ class Annotations:
         """Adds a captions file.
 
         Raises:
-          UserError: it cannot be read or is not COCO.
+          UserError: the file cannot be read or is not in COCO's format.
         """
 
         def add(annotation: dict[str, Any]) -> None:
@@ -147,7 +146,7 @@ class Annotations:
         add_annotation: Callable[[dict[str, Any]], None],
         add_category: Callable[[dict[str, Any]], None] = lambda category: None,
     ) -> set[int]:
-        """Streams a file through the callbacks, takes its images in, and returns their ids."""
+        """Streams a file through the callbacks, adds its images, and returns their ids."""
         ids, read, digest = set(), 0, hashlib.sha256()
 
         def add_image(entry: dict[str, Any]) -> None:
@@ -182,7 +181,7 @@ class Annotations:
 
 
 def _called(callback: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """A target for ijson's push parser: calls `callback` with each item."""
+    """Returns a target for ijson's push parser that calls `callback` with each item."""
 
     def target() -> Iterator[None]:
         with contextlib.suppress(GeneratorExit):

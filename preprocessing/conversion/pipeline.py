@@ -1,11 +1,11 @@
-"""The Beam job: paths of shard plans in, published shards out.
+"""The Beam job: takes the paths of shard plans and publishes the shards.
 
     plan paths, reshuffled ─ StageShard ─┬─ manifest ───────────────────────────┐
                                          └─ (SHA-256, picture) ─ GroupByKey     ├─ CoGroupByKey ─ PublishShard
                                              └─ all but the first, by shard ────┘
 
-What travels between workers is a path, a manifest or a checksum, never a picture: `beam.io.WriteToTFRecord`
-sends every record through a GroupByKey, which on the local runner holds the whole data set in memory.
+Only paths, manifests and checksums pass between workers, never images. `beam.io.WriteToTFRecord`, by contrast, sends
+every record through a GroupByKey, for which the local runner holds the whole dataset in memory.
 """
 
 from collections import defaultdict
@@ -21,13 +21,13 @@ from common.storage import filesystem
 from preprocessing.conversion import plan, shards
 from preprocessing.conversion.shards import Duplicate, JobFolders, StagedPicture
 
-# Equal pictures meet in a bucket. An element a picture would cost the runner more than the search for equals does;
-# with ten million pictures a bucket of this many still takes only some 40 MB.
+# Identical images fall into the same bucket. One element per image would cost the runner more than the comparison
+# itself; with this many buckets, one still takes only about 40 MB for ten million images.
 _BUCKETS = 64
 
 
 class StageShard(filesystem.FileDoFn):
-    """(number of a shard, path of its plan) -> (number, manifest, its StagedPictures by bucket of SHA-256)."""
+    """(shard number, path of its plan) -> (shard number, manifest, its StagedPictures by bucket of SHA-256)."""
 
     def __init__(self, folders: JobFolders, options: PipelineOptions) -> None:
         super().__init__(options)
@@ -38,13 +38,13 @@ class StageShard(filesystem.FileDoFn):
         manifest, pictures = shards.stage_shard(plan.read_plan(path), self._folders)
         buckets = defaultdict(list)
         for picture in pictures:
-            # A plain tuple: NamedTuples make Beam look for a row schema.
+            # A plain tuple, because Beam would look for a row schema in a NamedTuple.
             buckets[int(picture.sha256[:2], 16) % _BUCKETS].append(tuple(picture))
         yield number, manifest, dict(buckets)
 
 
 class PublishShard(filesystem.FileDoFn):
-    """(number of a shard, its manifest and duplicates) -> nothing; the shard is in place."""
+    """(shard number, its manifest and duplicates) -> nothing; publishes the shard."""
 
     def __init__(self, folders: JobFolders, options: PipelineOptions) -> None:
         super().__init__(options)
@@ -58,21 +58,21 @@ class PublishShard(filesystem.FileDoFn):
 
 
 def manifest_of(staged: tuple[int, Any, Any]) -> tuple[int, Any]:
-    """(number of the shard, its manifest)."""
+    """Returns (shard number, manifest)."""
     return staged[:2]
 
 
 def pictures_by_bucket(staged: tuple[int, Any, Any]) -> Iterator[tuple[int, tuple]]:
-    """(bucket, (number of the shard, its StagedPictures in this bucket))."""
+    """Yields (bucket, (shard number, the shard's StagedPictures in this bucket))."""
     number, _, buckets = staged
     for bucket, pictures in buckets.items():
         yield bucket, (number, pictures)
 
 
 def later_copies(element: tuple[int, Iterable[tuple]]) -> Iterator[tuple[int, tuple]]:
-    """Of the pictures of one SHA-256 in a bucket, all but the first in plan order: (number of the shard, Duplicate)."""
+    """Yields (shard number, Duplicate) for every image in a bucket that repeats an earlier one in plan order."""
     _, parts = element
-    # By SHA-256, then rank.
+    # Sorted by SHA-256, then rank.
     found = sorted((StagedPicture(*picture), number) for number, pictures in parts for picture in pictures)
     original = None
     for picture, number in found:
@@ -85,19 +85,19 @@ def later_copies(element: tuple[int, Iterable[tuple]]) -> Iterator[tuple[int, tu
 def build(pipeline: beam.Pipeline, plan_paths: Sequence[str], folders: JobFolders, options: PipelineOptions) -> None:
     """Adds the job to a pipeline.
 
-    What it holds to, so that every runner takes it: DoFns that pickle; one output a DoFn and one leaf, for DaskRunner
-    drops tags and computes the last leaf alone; numbers as keys, for Dask groups by Python's hash, which is another in
-    each process for text.
+    To work on every runner, all DoFns can be pickled; each DoFn has one output and the graph has one leaf, because
+    DaskRunner drops tags and computes only the last leaf; and keys are numbers, because Dask groups by Python's hash,
+    which for text differs between processes.
 
     Args:
-      pipeline: where to.
-      plan_paths: of the plans that `plan.write_plan` wrote.
-      folders: the job's.
-      options: Beam's.
+      pipeline: the pipeline to extend.
+      plan_paths: paths of plans written by `plan.write_plan`.
+      folders: the job's folders.
+      options: Beam's options.
     """
     staged = (
         pipeline
-        # Reshuffled, or one worker would take all the shards.
+        # Without a reshuffle, one worker would get all shards.
         | "Plans" >> beam.Create(list(enumerate(plan_paths)), reshuffle=True)
         | "Stage" >> beam.ParDo(StageShard(folders, options))
     )
@@ -116,6 +116,13 @@ def build(pipeline: beam.Pipeline, plan_paths: Sequence[str], folders: JobFolder
 
 
 def run(plan_paths: Sequence[str], folders: JobFolders, runner: PipelineRunner, options: PipelineOptions) -> None:
-    """Stages and publishes every shard and waits for the end; arguments as `build`, and a runner."""
+    """Stages and publishes every shard, and waits until the job ends.
+
+    Args:
+      plan_paths: paths of plans written by `plan.write_plan`.
+      folders: the job's folders.
+      runner: the Beam runner.
+      options: Beam's options.
+    """
     with beam_runner.pipeline(runner, options) as pipeline:
         build(pipeline, plan_paths, folders, options)

@@ -1,10 +1,10 @@
-"""The shard plan: which pictures go into which shard, with all that the annotations say about them.
+"""The shard plan: which images go into which shard, with their annotations.
 
     OUTPUT_DIR/unfinished-job/plan/train-00000-of-00002.tfrecord.json      one ShardPlan each
 
-A plan is a file of its own, and its path is what travels through Beam: the job graph stays small however many
-pictures there are, and the annotations reach only the worker that writes them. A plan depends on the
-arguments and the folder alone, never on the workers, so that a shard planned again is the same shard.
+Each plan is a separate file, and only its path passes through Beam: the job graph stays small for any number of images,
+and the annotations reach only the worker that writes them. A plan depends only on the arguments and the folder, never
+on the workers, so planning a shard again gives the same shard.
 """
 
 import hashlib
@@ -24,15 +24,15 @@ _NAMES_AT_ONCE = 100_000
 
 
 class ShardPlan(NamedTuple):
-    """All that a worker needs to write one shard.
+    """Everything that a worker needs to write one shard.
 
     Attributes:
-      shard: its file name.
-      rank: the first picture's place in the shuffled data set; the others follow on.
-      images_dir: where the pictures are.
-      check: how they are checked, as in `checks.check_picture`.
-      pictures: one dict each: `name` (below images_dir) and, where known, `id`, `size` [width, height], `boxes`
-        [[x, y, w, h]], `categories`, `texts`, `areas`, `crowds` and `captions`.
+      shard: the shard's file name.
+      rank: the first image's position in the shuffled dataset; the others follow.
+      images_dir: the folder of the images.
+      check: how to check them, as in `checks.check_picture`.
+      pictures: one dict per image: `name` (path below images_dir) and, where known, `id`, `size` [width, height],
+        `boxes` [[x, y, w, h]], `categories`, `texts`, `areas`, `crowds` and `captions`.
     """
 
     shard: str
@@ -43,14 +43,20 @@ class ShardPlan(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """A folder's pictures: sorted names, and bytes of each (int64 [N])."""
+    """A folder's images.
+
+    Attributes:
+      names: sorted.
+      sizes: int64 [N], bytes of each file.
+      hidden: number of hidden files, which are not listed.
+    """
 
     names: list[str]
     sizes: np.ndarray
     hidden: int
 
     def describe(self) -> dict[str, Any]:
-        """How many pictures and bytes, and a digest of names and sizes: another folder's would differ."""
+        """Returns the number of images and bytes, and a digest of names and sizes that identifies the listing."""
         digest = hashlib.sha256(self.sizes.astype("<i8").tobytes())
         for begin in range(0, len(self.names), _NAMES_AT_ONCE):
             names = "\0".join([*self.names[begin : begin + _NAMES_AT_ONCE], ""])
@@ -59,13 +65,12 @@ class Listing(NamedTuple):
 
 
 def list_pictures(images_dir: str) -> Listing:
-    """Lists a folder and the folders below it.
+    """Lists a folder recursively.
 
-    Every file counts as a picture, so that what is none is reported; only hidden ones (.DS_Store) are passed
-    over.
+    Every file counts as an image, so that those that are not get reported; only hidden files (.DS_Store) are skipped.
 
     Raises:
-      UserError: there is no such folder, or nothing in it.
+      UserError: the folder does not exist or holds no images.
     """
     names: list[str] = []
     sizes = array("q")
@@ -79,7 +84,7 @@ def list_pictures(images_dir: str) -> Listing:
     if not names:
         state = "no pictures in it" if hidden or filesystem.exists(images_dir) else "no such folder"
         raise UserError(f"--images_dir={images_dir}: {state}; it must hold the pictures, such as COCO's train2017")
-    # Not a sorted list of pairs: of ten million pictures that would be another gigabyte.
+    # Not a sorted list of pairs, which would take another gigabyte for ten million images.
     order = np.fromiter(sorted(range(len(names)), key=names.__getitem__), np.int64, len(names))
     return Listing([names[picture] for picture in order], np.asarray(sizes, np.int64)[order], hidden)
 
@@ -93,10 +98,10 @@ def plan_shards(
     seed: int,
     check: str,
 ) -> Iterator[ShardPlan]:
-    """Yields every shard's plan, one at a time: those of ten million pictures need not be in memory together.
+    """Yields the shards' plans one at a time, since those of ten million images would take too much memory.
 
     Raises:
-      UserError: more pictures are wanted than there are.
+      UserError: the splits ask for more images than there are.
     """
     order = splits.shuffled(listing.names, seed)
     for split, ranks in splits.cut_splits(wanted, len(order)).items():
@@ -114,7 +119,7 @@ def plan_shards(
 
 
 def missing_pictures(annotations: Annotations, names: Sequence[str]) -> list[str]:
-    """The pictures that the annotations name and the folder lacks, sorted."""
+    """Returns the images that are annotated but missing from the folder, sorted by name."""
     return sorted(annotations.images.keys() - set(names)) if annotations.images else []
 
 
@@ -126,7 +131,7 @@ def write_plan(plan: ShardPlan, directory: str) -> str:
 
 
 def read_plan(path: str) -> ShardPlan:
-    """Reads what `write_plan` wrote."""
+    """Reads a plan written by `write_plan`."""
     return ShardPlan(**filesystem.read_json(path))
 
 

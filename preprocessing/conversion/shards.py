@@ -1,17 +1,17 @@
-"""Writes a shard: file by file, one picture in memory at a time.
+"""Writes a shard with only one image in memory at a time.
 
     OUTPUT_DIR/
       unfinished-job/
-        job.json                                                what the job was asked to do
+        job.json                                                the job's arguments and input
         plan/train-00000-of-00002.tfrecord.json                 see `plan`
         staged/train-00000-of-00002.tfrecord                    written by `stage_shard`
-        staged-manifests/train-00000-of-00002.tfrecord.json     what it holds, and what was left out
-        manifests/train-00000-of-00002.tfrecord.json            the same of the published shard
-      train-00000-of-00002.tfrecord                             put there by `publish_shard`
+        staged-manifests/train-00000-of-00002.tfrecord.json     its content, and what was rejected
+        manifests/train-00000-of-00002.tfrecord.json            the same for the published shard
+      train-00000-of-00002.tfrecord                             moved here by `publish_shard`
 
-Between the two, the job learns which pictures are the same as an earlier one in any shard. Both may be run
-again, or by two workers at once, as Beam's runners do after a fault: every file appears whole, and always with
-the same bytes. So does a job that was killed: a shard whose manifest vouches for it is not written again.
+Between staging and publishing, the job finds the images that duplicate an earlier one in any shard. Both steps may run
+again, or on two workers at once, as Beam's runners do after a fault: every file appears complete, and always with the
+same bytes. A resumed job does not rewrite a shard that matches its manifest.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class JobFolders(NamedTuple):
-    """Where a job keeps what is not yet, or never, part of the dataset."""
+    """The paths of a job's files: its shards, and the working files that are not part of the dataset."""
 
     output: str
 
@@ -59,7 +59,7 @@ class JobFolders(NamedTuple):
         return filesystem.join(self.unfinished, "manifests", f"{shard}.json")
 
     def manifest_of(self, plan_path: str) -> str:
-        """The manifest's path, of the shard whose plan has this one."""
+        """Returns the path of the manifest for the shard whose plan is at `plan_path`."""
         return self.manifest(plan_path.rpartition("/")[2].removesuffix(".json"))
 
     def staged_shard(self, shard: str) -> str:
@@ -69,14 +69,14 @@ class JobFolders(NamedTuple):
         return filesystem.join(self.output, shard)
 
     def written(self) -> int:
-        """Bytes of the shards, staged or published. On a disk a shard shows while it grows, elsewhere when complete."""
+        """Returns the bytes of all staged and published shards; in an object store, only complete ones count."""
         staged = f"{UNFINISHED}/staged/"
         files = filesystem.list_files(self.output)
         return sum(file.size for file in files if schema.is_shard_name(file.name) or file.name.startswith(staged))
 
 
 class StagedPicture(NamedTuple):
-    """A picture that was written: `rank` is its place in the shuffled data set, `record` its place in the shard."""
+    """A written image: `rank` is its position in the shuffled dataset, `record` its position in the shard."""
 
     sha256: str  # hexadecimal
     rank: int
@@ -85,7 +85,7 @@ class StagedPicture(NamedTuple):
 
 
 class Duplicate(NamedTuple):
-    """A record that repeats an earlier picture: `original` is that one's name."""
+    """A record that duplicates an earlier image, whose name is `original`."""
 
     record: int
     name: str
@@ -93,16 +93,16 @@ class Duplicate(NamedTuple):
 
 
 def stage_shard(plan: ShardPlan, folders: JobFolders) -> tuple[dict[str, Any], list[StagedPicture]]:
-    """Writes all good pictures of a plan into a staged file, unless that was done before.
+    """Writes all valid images of a plan to a staged file, unless that has already been done.
 
     Returns:
-      The shard's manifest (`file`, `images`, `bytes`, `crc32c`, `rejected`) and the pictures in it.
+      The shard's manifest (`file`, `images`, `bytes`, `crc32c`, `rejected`) and the images in it.
     """
     return _staged_before(plan.shard, folders) or _stage(plan, folders)
 
 
 def _staged_before(shard: str, folders: JobFolders) -> Optional[tuple[dict[str, Any], list[StagedPicture]]]:
-    """What `stage_shard` returned for this shard, if the file that it wrote, or its published form, is there whole."""
+    """Returns the earlier result of `stage_shard`, if the shard is still complete, staged or published; else None."""
     staged = _read_if_there(folders.staged_manifest(shard))
     if staged is None:
         return None
@@ -132,18 +132,18 @@ def _stage(plan: ShardPlan, folders: JobFolders) -> tuple[dict[str, Any], list[S
             values = example_values(described, data, picture, digest)
             writer.write(*schema.example_pieces(values))
     manifest = _manifest(plan.shard, writer, rejected)
-    # Last: it vouches for the file.
+    # Written last, because it certifies that the file is complete.
     filesystem.write_json(folders.staged_manifest(plan.shard), {"manifest": manifest, "pictures": pictures}, indent=0)
     return manifest, pictures
 
 
 def publish_shard(manifest: dict[str, Any], duplicates: Sequence[Duplicate], folders: JobFolders) -> None:
-    """Puts a staged shard in its place, without the duplicates, and writes its manifest.
+    """Moves a staged shard to its final path, without the duplicates, and writes its manifest.
 
     Args:
-      manifest: as `stage_shard` returned it.
+      manifest: as returned by `stage_shard`.
       duplicates: the records to leave out.
-      folders: the job's.
+      folders: the job's folders.
     """
     shard = manifest["file"]
     staged, target = folders.staged_shard(shard), folders.shard(shard)
@@ -151,7 +151,7 @@ def publish_shard(manifest: dict[str, Any], duplicates: Sequence[Duplicate], fol
         reject(duplicate.name, "duplicate", f"the same bytes as {duplicate.original}") for duplicate in duplicates
     ]
     if not filesystem.exists(staged):
-        # An earlier attempt came as far as here: it is the last thing to go.
+        # An earlier attempt finished: removing the staged file is the last step.
         published = _read_if_there(folders.manifest(shard))
         if published is None or published["rejected"] != manifest["rejected"] + left_out:
             raise FileNotFoundError(f"{staged} is gone, and {target} does not hold the same; run the job again")
@@ -172,19 +172,19 @@ def publish_shard(manifest: dict[str, Any], duplicates: Sequence[Duplicate], fol
 
 
 def reject(name: str, reason: str, detail: str) -> dict[str, str]:
-    """A line of rejected.jsonl."""
+    """Returns a line of rejected.jsonl."""
     return {"filename": name, "reason": reason, "detail": detail}
 
 
 def example_values(described: dict[str, Any], data: bytes, picture: Picture, sha256: str) -> dict[str, Sequence[Any]]:
-    """The features of one picture, key by key as in `schema.FEATURES`.
+    """Returns the features of one image, with the keys of `schema.FEATURES`.
 
     Args:
-      described: the picture's entry in a ShardPlan.
+      described: the image's entry in a ShardPlan.
       data: the file's bytes.
-      picture: what the check found. Boxes are divided by its size and clipped to 0..1: COCO's reach up to a pixel
-        over the edge.
-      sha256: of `data`, hexadecimal.
+      picture: the result of the check. Boxes are divided by its size and clipped to 0..1, because COCO's boxes extend
+        up to a pixel beyond the edge.
+      sha256: SHA-256 of `data`, hexadecimal.
     """
     name = described["name"].encode("utf-8", "surrogateescape")
     boxes = described.get("boxes", [])
@@ -241,7 +241,7 @@ def _read_if_there(path: str) -> Any:
 
 
 def _holds(path: str, manifest: dict[str, Any]) -> bool:
-    """Whether a file is the one that its manifest describes, to the last byte."""
+    """Returns whether a file exists and matches its manifest's size and checksum."""
     if not filesystem.exists(path) or filesystem.file_size(path) != manifest["bytes"]:
         return False
     checksum = google_crc32c.Checksum()

@@ -1,8 +1,7 @@
-"""Which picture goes into which split: decided by its name and the seed, by nothing else.
+"""Assigns images to splits by nothing but their name and the seed.
 
-Every name gets a pseudo-random rank, SHA-256 of seed and name. Sorted by it, the pictures are shuffled the
-same way whatever order the folder lists them in and however many workers there are; the splits are cut off
-one after the other.
+Every name gets a pseudo-random rank: the SHA-256 of seed and name. Sorting by rank shuffles the images the same way
+for any listing order and any number of workers. The splits are consecutive ranges of ranks.
 """
 
 import hashlib
@@ -18,13 +17,13 @@ _HOW = "expected counts as in train=4200,test=800, or fractions as in train=0.9,
 
 
 def parse_splits(text: str) -> dict[str, Union[int, float]]:
-    """Reads `train=4200,test=800` (numbers of pictures) or `train=0.9,val=0.1` (fractions, with a point).
+    """Parses `train=4200,test=800` (numbers of images) or `train=0.9,val=0.1` (fractions, with a decimal point).
 
     Returns:
-      Split name -> int count or float fraction, in the order written, all of one kind.
+      Split name -> int count or float fraction, in the order given, all of one kind.
 
     Raises:
-      UserError: anything else.
+      UserError: the text has any other form.
     """
 
     def wrong(what: str) -> UserError:
@@ -56,20 +55,20 @@ def parse_splits(text: str) -> dict[str, Union[int, float]]:
 
 
 def cut_splits(splits: dict[str, Union[int, float]], pictures: int) -> dict[str, range]:
-    """Cuts `pictures` ranks into splits.
+    """Divides the ranks of `pictures` images into splits.
 
     Returns:
-      Split name -> the ranks it takes; consecutive, in the order of `splits`.
+      Split name -> its range of ranks; consecutive, in the order of `splits`.
 
     Raises:
-      UserError: there are too few pictures.
+      UserError: there are too few images.
     """
     text = ",".join(f"{name}={size}" for name, size in splits.items())
     sizes = list(splits.values())
     if isinstance(sizes[0], int):
         ends = np.cumsum(sizes)
     else:
-        # Rounding the boundaries rather than the sizes: fractions that add up to 1 take every picture.
+        # Round the boundaries, not the sizes, so that fractions that add up to 1 use every image.
         ends = np.floor(np.cumsum(sizes) * pictures + 0.5).astype(int).clip(max=pictures)
     if ends[-1] > pictures:
         raise UserError(f"--splits={text}: asks for {ends[-1]} pictures, there are {pictures}")
@@ -85,7 +84,7 @@ def shuffled(names: Sequence[str], seed: int) -> np.ndarray:
 
     Args:
       names: unique, sorted.
-      seed: any integer; another seed is another order.
+      seed: any integer; a different seed gives a different order.
 
     Returns:
       int64 [len(names)]: indices into `names`, in shuffled order.
@@ -94,12 +93,12 @@ def shuffled(names: Sequence[str], seed: int) -> np.ndarray:
     ranks = bytearray()
     for name in names:
         ranks += hashlib.sha256(prefix + name.encode("utf-8", "surrogateescape")).digest()[:8]
-    # Stable: should two names ever share a rank, their sorted order decides.
+    # Stable, so that names with the same rank stay in sorted order.
     return np.argsort(np.frombuffer(ranks, ">u8"), kind="stable")
 
 
 def shard_ranges(ranks: range, total_bytes: int, shard_bytes: float) -> list[range]:
-    """Cuts a split into shards of about `shard_bytes`, equal in number of pictures to within one."""
+    """Divides a split into shards of about `shard_bytes` bytes, whose numbers of images differ by at most one."""
     count = min(len(ranks), max(1, round(total_bytes / shard_bytes)))
     cuts = [ranks.start + len(ranks) * index // count for index in range(count + 1)]
     return [range(begin, end) for begin, end in zip(cuts, cuts[1:])]

@@ -1,1 +1,1 @@
-"""The dataset folder: its schema, the TFRecord framing, and the check of what was written."""
+"""The dataset folder: its schema, the TFRecord framing and the integrity check."""

@@ -1,4 +1,4 @@
-"""Reads a dataset back and compares it with what it says of itself: the library behind `preprocessing.verify`."""
+"""Reads a dataset back and compares it with its dataset_info.json: the library behind `preprocessing.verify`."""
 
 import hashlib
 import logging
@@ -15,7 +15,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def verify(directory: str) -> dict[str, Any]:
-    """Checks every record of every shard: framing and checksums, features, the picture's SHA-256, and all counts.
+    """Checks every record of every shard (framing, checksums, features, the image's SHA-256) and all counts.
 
     Args:
       directory: a folder or URL that `preprocessing.coco_to_tfrecord` wrote.
@@ -24,7 +24,7 @@ def verify(directory: str) -> dict[str, Any]:
       The content of its dataset_info.json.
 
     Raises:
-      UserError: names the first thing that is wrong.
+      UserError: the dataset is damaged; the message names the first fault.
     """
     directory = filesystem.absolute(directory)
     info = schema.read_dataset_info(directory)
@@ -45,7 +45,7 @@ def verify(directory: str) -> dict[str, Any]:
 
 
 class _Fault(Exception):
-    """What is wrong, without the remedy."""
+    """Raised for a fault; the message lacks the remedy, which `verify` adds."""
 
 
 def _check_files(described: set, directory: str) -> None:
@@ -90,7 +90,7 @@ def _check_shard(shard: dict[str, Any], directory: str, bar: tqdm) -> None:
 
 
 def _record_fault(data: bytes) -> str:
-    """What is wrong with a record whose checksums match; empty if nothing is."""
+    """Returns what is wrong with a record whose checksums match; empty if nothing is."""
     try:
         values = schema.parse_example(data)
     except ValueError as error:
@@ -106,7 +106,7 @@ def _record_fault(data: bytes) -> str:
 
 
 def _label(data: bytes) -> str:
-    """The picture's name in brackets, where it can still be read."""
+    """Returns the image's name in parentheses if it can still be read, else an empty string."""
     try:
         return f" ({schema.parse_example(data)[schema.FILENAME][0].decode('utf-8', 'replace')})"
     except (ValueError, KeyError, IndexError):

@@ -1,20 +1,20 @@
-"""The contract of a dataset folder: file names, the features of a record, and `dataset_info.json`.
+"""The format of a dataset folder: file names, the features of a record, and `dataset_info.json`.
 
     DATASET/
       dataset_info.json                 written last: a folder without it holds an unfinished job
-      rejected.jsonl                    one line a picture that was left out, with the reason
-      train-00000-of-00002.tfrecord     one tf.train.Example a picture, features as in FEATURES
+      rejected.jsonl                    one line per rejected image, with the reason
+      train-00000-of-00002.tfrecord     one tf.train.Example per image, features as in FEATURES
       train-00001-of-00002.tfrecord
       val-00000-of-00001.tfrecord
 
-Everything that reads a dataset starts here, and all that `training` imports of this package:
+All readers of a dataset start here. `training` imports nothing else from this package:
 
     info = schema.read_dataset_info("/data/coco")
     paths = schema.shard_paths("/data/coco", "train")
     spec = {key: tf.io.FixedLenFeature([], tf.string) for key in (schema.ENCODED, schema.FORMAT)}
 
-The module needs neither TensorFlow nor Beam. A TensorFlow import costs 300 MB and two seconds in every Beam
-worker, only for the four messages of `tf.train.Example`: those are declared below instead, field for field.
+This module needs neither TensorFlow nor Beam. Importing TensorFlow would cost 300 MB and two seconds in every Beam
+worker, just for the four messages of `tf.train.Example`, so they are declared below, field by field.
 """
 
 import json
@@ -32,7 +32,7 @@ SCHEMA_VERSION = 1
 DATASET_INFO = "dataset_info.json"
 REJECTED = "rejected.jsonl"
 
-# The keys that TF Model Garden's decoders read.
+# The keys that TF Model Garden's decoders expect.
 ENCODED = "image/encoded"
 FORMAT = "image/format"
 HEIGHT = "image/height"
@@ -52,7 +52,7 @@ CAPTION = "image/caption"
 
 
 class Feature(NamedTuple):
-    """What a key holds: values of `kind` (bytes, int64 or float), one exactly or, if `repeated`, any number."""
+    """The values of a key: of `kind` bytes, int64 or float; exactly one or, if `repeated`, any number."""
 
     kind: str
     repeated: bool
@@ -82,22 +82,22 @@ _SHARD = re.compile(r"(?P<split>\w+)-(?P<index>\d{5,})-of-(?P<count>\d{5,})\.tfr
 
 
 def shard_name(split: str, index: int, count: int) -> str:
-    """The file name of a shard, such as `train-00007-of-00032.tfrecord`."""
+    """Returns the file name of a shard, such as `train-00007-of-00032.tfrecord`."""
     return f"{split}-{index:05d}-of-{count:05d}.tfrecord"
 
 
 def is_shard_name(name: str) -> bool:
-    """Whether a file's name is one that `shard_name` gives."""
+    """Returns whether a file name has the form of `shard_name`."""
     return _SHARD.fullmatch(name) is not None
 
 
 def dataset_path(directory: str, name: str) -> str:
-    """The path of the file `name` in a dataset folder, which may be a URL (s3://…)."""
+    """Returns the path of the file `name` in a dataset folder, which may be a URL (s3://…)."""
     return f"{directory.rstrip('/')}/{name}" if "://" in directory else os.path.join(directory, name)
 
 
 def read_dataset_info(directory: str) -> dict[str, Any]:
-    """Reads a dataset's own description.
+    """Reads a dataset's `dataset_info.json`.
 
     Args:
       directory: a folder or URL that `preprocessing.coco_to_tfrecord` wrote.
@@ -106,7 +106,7 @@ def read_dataset_info(directory: str) -> dict[str, Any]:
       The content of `dataset_info.json`.
 
     Raises:
-      UserError: the folder is missing, its job did not finish, or it was written by another version.
+      UserError: the folder is missing, its job did not finish, or its schema version is not supported.
     """
     path = dataset_path(directory, DATASET_INFO)
     again = "run python -m preprocessing.coco_to_tfrecord --output_dir=" + directory
@@ -129,10 +129,10 @@ def read_dataset_info(directory: str) -> dict[str, Any]:
 
 
 def shard_paths(directory: str, split: str) -> list[str]:
-    """The paths of a split's shards, in order.
+    """Returns the paths of a split's shards, in order.
 
     Raises:
-      UserError: as `read_dataset_info`, or there is no such split.
+      UserError: as in `read_dataset_info`, or the split does not exist.
     """
     splits = read_dataset_info(directory)["splits"]
     if split not in splits:
@@ -141,17 +141,17 @@ def shard_paths(directory: str, split: str) -> list[str]:
 
 
 def example_pieces(values: Mapping[str, Sequence[Union[bytes, int, float]]]) -> tuple[bytes, bytes, bytes]:
-    """Builds a record around a picture without copying the picture.
+    """Builds a record around an image without copying the image's bytes.
 
-    The message is what protobuf would write, only that the entry of ENCODED is framed by hand and goes first: three
-    copies of the picture, which protobuf makes on the way, took longer than all else the conversion does with it.
+    The message is what protobuf would write, except that the entry of ENCODED comes first and is framed by hand:
+    protobuf copies the image three times, which took longer than the rest of its conversion.
 
     Args:
-      values: for keys of FEATURES, ENCODED among them, a list of values each. An empty list is written too, so that
-        readers tell "no objects" from "not a dataset of ours".
+      values: keys of FEATURES, including ENCODED -> list of values. Empty lists are written too, so that readers can
+        tell "no objects" from "not one of our datasets".
 
     Returns:
-      What to write one after the other: a serialised `tf.train.Example`, the same bytes for the same values.
+      Pieces to write one after the other: a serialized `tf.train.Example`, the same bytes for the same values.
     """
     features = _Features()
     for key, items in values.items():
@@ -159,7 +159,7 @@ def example_pieces(values: Mapping[str, Sequence[Union[bytes, int, float]]]) -> 
             value_list = getattr(features.feature[key], f"{FEATURES[key].kind}_list")
             value_list.SetInParent()
             value_list.value.extend(items)
-    # Map entries have no order of their own: without this, equal records could differ in their bytes.
+    # Map entries have no defined order, so without this, equal records could have different bytes.
     others = features.SerializeToString(deterministic=True)
 
     (picture,) = values[ENCODED]
@@ -174,12 +174,15 @@ def example_pieces(values: Mapping[str, Sequence[Union[bytes, int, float]]]) -> 
 
 
 def serialise_example(values: Mapping[str, Sequence[Union[bytes, int, float]]]) -> bytes:
-    """Builds a record as `example_pieces` does, in one piece."""
+    """Builds the same record as `example_pieces`, in one piece."""
     return b"".join(example_pieces(values))
 
 
 def parse_example(serialised: bytes) -> dict[str, list[Union[bytes, int, float]]]:
-    """Reads a record back.
+    """Parses a record.
+
+    Returns:
+      Key -> list of values.
 
     Raises:
       ValueError: the bytes are not a `tf.train.Example`.
@@ -187,7 +190,7 @@ def parse_example(serialised: bytes) -> dict[str, list[Union[bytes, int, float]]
     example = _Example()
     try:
         example.ParseFromString(serialised)
-    except Exception as error:  # DecodeError; its class depends on protobuf's backend
+    except Exception as error:  # DecodeError, whose class depends on protobuf's backend
         raise ValueError("not a tf.train.Example") from error
     found = {}
     for key, feature in example.features.feature.items():
@@ -200,14 +203,14 @@ def _read_text(path: str) -> str:
     if "://" not in path:
         with open(path, encoding="utf-8") as file:
             return file.read()
-    from common.storage import filesystem  # only where there is a URL: Beam takes a second to import
+    from common.storage import filesystem  # only for a URL: importing Beam takes a second
 
     filesystem.check(path, listed=False)
     return filesystem.read_bytes(path).decode("utf-8")
 
 
 def _field_header(number: int, length: int) -> bytes:
-    """What precedes a length-delimited field on the wire: tag, and length as a varint."""
+    """Returns the header of a length-delimited field on the wire: its tag, then its length as a varint."""
     header = bytearray([number << 3 | 2])
     while length > 0x7F:
         header.append(length & 0x7F | 0x80)
@@ -217,9 +220,9 @@ def _field_header(number: int, length: int) -> bytes:
 
 
 def _declare_messages() -> tuple[type, type]:
-    """Declares `tensorflow.Example` and `Features` as tensorflow/core/example/{example,feature}.proto do.
+    """Declares `tensorflow.Example` and `Features` as in tensorflow/core/example/{example,feature}.proto.
 
-    In a descriptor pool of its own: the default pool refuses a second definition when TensorFlow is imported
+    They get their own descriptor pool, because the default pool refuses a second definition if TensorFlow is imported
     too.
     """
     field = descriptor_pb2.FieldDescriptorProto

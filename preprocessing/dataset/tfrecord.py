@@ -1,14 +1,14 @@
-"""The TFRecord framing, written and read without TensorFlow.
+"""Reads and writes TFRecord framing without TensorFlow.
 
-A file is records one after the other, each
+A file is a sequence of records, each
 
-    uint64  length of the data, little endian
+    uint64  length of the data, little-endian
     uint32  masked CRC-32C of those eight bytes
     bytes   data
     uint32  masked CRC-32C of the data
 
-as tensorflow/core/lib/io/record_writer.h lays down. Both sides work on any binary file object and hold one
-record at a time.
+as specified in tensorflow/core/lib/io/record_writer.h. Reader and writer work on any binary file object and hold one
+record in memory at a time.
 """
 
 import struct
@@ -23,12 +23,12 @@ _HEADER_BYTES = _LENGTH.size + _CRC.size
 
 
 class BadRecord(ValueError):
-    """A record that cannot be trusted.
+    """Raised for a damaged record.
 
     Attributes:
       index: the record's number in its file, from 0.
-      fault: what is wrong, to follow "record 41: ".
-      data: the record's data where they could be read, although their checksum is wrong; else empty.
+      fault: what is wrong, worded to follow "record 41: ".
+      data: the record's data if it could be read despite a wrong checksum; else empty.
     """
 
     def __init__(self, index: int, fault: str, data: bytes = b"") -> None:
@@ -39,12 +39,12 @@ class BadRecord(ValueError):
 
 
 class Writer:
-    """Appends records to a file object and keeps count.
+    """Appends records to a file object and counts them.
 
     Attributes:
-      records: records written.
-      bytes: bytes written, framing included.
-      crc32c: CRC-32C of all that was written, hexadecimal.
+      records: number of records written.
+      bytes: bytes written, including framing.
+      crc32c: CRC-32C of everything written, hexadecimal.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -54,7 +54,7 @@ class Writer:
         self.bytes = 0
 
     def write(self, *pieces: bytes) -> None:
-        """Appends one record, given in one piece or several: so a picture within it need not be copied."""
+        """Appends one record, given in one or more pieces, so that an image in it need not be copied."""
         length = _LENGTH.pack(sum(map(len, pieces)))
         crc = 0
         for piece in pieces:
@@ -74,8 +74,8 @@ class Reader:
     """Iterates over the records of a file object and checks each.
 
     Attributes:
-      bytes: bytes read so far, framing included.
-      crc32c: CRC-32C of all that was read so far, hexadecimal.
+      bytes: bytes read so far, including framing.
+      crc32c: CRC-32C of everything read so far, hexadecimal.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -97,8 +97,7 @@ class Reader:
             if len(header) < _HEADER_BYTES:
                 raise BadRecord(index, "truncated: the file ends within its header")
             if header[_LENGTH.size :] != _masked(google_crc32c.value(header[: _LENGTH.size])):
-                # The length is not to be believed: without it neither this record's data nor any later one is
-                # found.
+                # Without a trustworthy length, neither this record's data nor any later record can be found.
                 raise BadRecord(index, "length CRC does not match")
             (length,) = _LENGTH.unpack_from(header)
             data = self._read(length)
@@ -122,5 +121,5 @@ class Reader:
 
 
 def _masked(crc: int) -> bytes:
-    # Rotated and offset, because a CRC computed over data that contain their own CRC says little.
+    # Rotated and offset, because a CRC of data that contains its own CRC is of little use.
     return _CRC.pack((((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)

@@ -1,1 +1,1 @@
-"""Published archives, fetched and unpacked."""
+"""Downloads and unpacks published archives."""

@@ -1,21 +1,21 @@
-"""Published zip archives, into a folder each: the library behind `preprocessing.download`.
+"""Downloads published zip archives and unpacks each into a folder: the library behind `preprocessing.download`.
 
     from preprocessing.downloading import archives
 
     archives.download([archives.COCO["coco-val2017"]], "coco")
 
-On the way there, DEST holds
+During the download, DEST holds
 
     DEST/
       unfinished-val2017/
-        val2017.zip.part            what has come, see `transfer`
+        val2017.zip.part            downloaded so far, see `transfer`
         val2017.zip.part.version
-        val2017.zip                 whole, and its SHA-256 is right
+        val2017.zip                 complete, SHA-256 verified
         val2017/                    being unpacked
 
-and each step begins by looking at what the last one left, so that a run that was killed is simply run again. The
-unpacked folder is renamed to DEST/val2017 when all is in it; only then `unfinished-val2017` goes. Nothing else in DEST
-is ever deleted: a DEST/val2017.zip was put there by the user or by `keep_zip`, and is used if its SHA-256 is right.
+Each step starts from what the previous one left, so a killed run only needs to be run again. The complete unpacked
+folder is renamed to DEST/val2017, and only then is `unfinished-val2017` deleted. Nothing else in DEST is ever deleted.
+A DEST/val2017.zip comes from the user or from `keep_zip`, and is used if its SHA-256 is right.
 """
 
 import contextlib
@@ -42,15 +42,15 @@ COCO_URL = "http://images.cocodataset.org"
 
 
 class Archive(NamedTuple):
-    """A zip file, known to the byte, with everything in it in one folder.
+    """A zip file with known content, all of it in one folder.
 
     Attributes:
-      path: below a server's base URL; ends in the zip's name.
-      sha256: of the zip, hexadecimal.
-      bytes: of the zip.
-      folder: the one at the top of the zip.
-      files: how many there are in `folder`.
-      unpacked_bytes: what `folder` takes on a disk; rounded up, to ask whether there is room.
+      path: path below the server's base URL; ends in the zip's name.
+      sha256: SHA-256 of the zip, hexadecimal.
+      bytes: size of the zip.
+      folder: the top-level folder in the zip.
+      files: number of files in `folder`.
+      unpacked_bytes: disk space that `folder` takes, rounded up; used to check for free space.
     """
 
     path: str
@@ -61,10 +61,10 @@ class Archive(NamedTuple):
     unpacked_bytes: int
 
 
-# COCO publishes no checksums. SHA-256 and bytes are those that TensorFlow Datasets recorded from COCO's server
+# COCO publishes no checksums. SHA-256 and sizes are those that TensorFlow Datasets recorded from COCO's server
 # (tensorflow/datasets, url_checksums/coco.txt); torchvision (prototype/datasets/_builtin/coco.py) has the same SHA-256.
-# The images are JPEGs: unpacked they take 2 % more, 0.5 % that zip had saved (482 of them measured) and half a disk
-# block a file. The six JSON files have 834,416,290 bytes.
+# The images are JPEGs: unpacked, they take 2 % more space, of which 0.5 % is what zip had saved (measured on 482 files)
+# and the rest half a disk block per file. The six JSON files total 834,416,290 bytes.
 COCO = {
     "coco-train2017": Archive(
         path="zips/train2017.zip",
@@ -94,7 +94,7 @@ COCO = {
 
 
 class _Places:
-    """Where an archive's files are, below DEST."""
+    """The paths of an archive's files, below DEST."""
 
     def __init__(self, archive: Archive, dest: str) -> None:
         name = os.path.basename(archive.path)
@@ -107,17 +107,17 @@ class _Places:
 
 
 def download(wanted: Sequence[Archive], dest: str, base_url: str = COCO_URL, keep_zip: bool = False) -> None:
-    """Downloads archives and unpacks them; goes on where an earlier run was interrupted, and skips what is there.
+    """Downloads and unpacks archives; resumes an interrupted run and skips complete folders.
 
     Args:
-      wanted: one after the other.
-      dest: a local folder, made if need be; DEST/FOLDER appears for each archive, whole.
-      base_url: of the server, which `Archive.path` is below.
+      wanted: the archives, processed in this order.
+      dest: local folder, created if missing; DEST/FOLDER appears for each archive once it is complete.
+      base_url: the server's URL, to which `Archive.path` is relative.
       keep_zip: leave the zips in `dest`.
 
     Raises:
-      UserError: no room, no such file, no connection, or the bytes are not those described. What has come stays, unless
-        it is wrong.
+      UserError: there is no space, no such file or no connection, or the content is wrong. Partial downloads are kept
+        unless their content is wrong.
     """
     if "://" in dest:
         raise UserError(f"--dest={dest}: not a local folder; download to a disk, and copy the folder from there")
@@ -131,7 +131,7 @@ def download(wanted: Sequence[Archive], dest: str, base_url: str = COCO_URL, kee
                 continue
             with _alone(places.unfinished):
                 if not _is_there(archive, places):
-                    _clear_unpacked(places)  # of a run that was killed: its room counts as free
+                    _clear_unpacked(places)  # left by a killed run; its space counts as free
                     _ask_for_room(wanted[index:], dest, keep_zip)
                     _obtain(archive, places, f"{base_url.rstrip('/')}/{archive.path}", keep_zip)
                 shutil.rmtree(places.unfinished)
@@ -162,7 +162,7 @@ def _is_there(archive: Archive, places: _Places) -> bool:
 
 @contextlib.contextmanager
 def _alone(unfinished: str) -> Iterator[None]:
-    """Two processes that append to the same part would spoil it. The lock goes with the process, however it ends."""
+    """Locks the folder, as two processes appending to one part would corrupt it. The lock dies with the process."""
     os.makedirs(unfinished, exist_ok=True)
     handle = os.open(unfinished, os.O_RDONLY)
     try:
@@ -174,13 +174,13 @@ def _alone(unfinished: str) -> Iterator[None]:
             yield
         finally:
             with contextlib.suppress(OSError):
-                os.rmdir(unfinished)  # succeeds if it is empty: nothing has come yet
+                os.rmdir(unfinished)  # succeeds only if it is empty: nothing was downloaded yet
     finally:
         os.close(handle)
 
 
 def _ask_for_room(wanted: Sequence[Archive], dest: str, keep_zip: bool) -> None:
-    """Before 19 GB have come is the time to find that 40 are needed."""
+    """Raises UserError if free disk space does not suffice, before 19 GB are downloaded rather than after."""
     needed = held = 0
     for archive in wanted:
         places = _Places(archive, dest)
@@ -221,7 +221,7 @@ def _obtain(archive: Archive, places: _Places, url: str, keep_zip: bool) -> None
         _unpack(archive, places.zip, places)
         if keep_zip:
             os.rename(places.zip, places.kept_zip)
-    os.sync()  # a power cut must not leave the name without the bytes
+    os.sync()  # so that a power failure cannot leave the name without the bytes
     os.rename(places.unpacked, places.folder)
 
 
@@ -248,18 +248,18 @@ def _unpack(archive: Archive, path: str, places: _Places) -> None:
             size, name = sum(entry.file_size for entry in entries), os.path.basename(path)
             with tqdm(total=size, desc=f"unpacking {name}", unit="B", unit_scale=True) as bar:
                 for entry in entries:
-                    file.extract(entry, places.unfinished)  # compares the entry's CRC-32
+                    file.extract(entry, places.unfinished)  # verifies the entry's CRC-32
                     bar.update(entry.file_size)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         _clear_unpacked(places)
         raise UserError(f"{path}: {error}; delete it and run the same command again") from None
     except OSError:
-        _clear_unpacked(places)  # on a full disk above all
+        _clear_unpacked(places)  # frees space, as the usual cause is a full disk
         raise
 
 
 def _check_names(archive: Archive, path: str, entries: Sequence[zipfile.ZipInfo]) -> None:
-    """Everything must lie within the one folder: a zip may name any path."""
+    """Raises UserError unless all entries are inside the archive's one folder, because a zip can name any path."""
     for entry in entries:
         parts = PurePosixPath(entry.filename).parts
         within = len(parts) > 1 or entry.is_dir()

@@ -1,4 +1,4 @@
-"""What a canvas will do in training: how much it covers, how opaque it is, and whether Noise2Noise can remove it.
+"""Describes a canvas for training: its coverage, its opacity, and whether Noise2Noise can remove it.
 
 >>> print(describe(canvas_file.read("mark.png")))
 size      1000 x 1000
@@ -25,10 +25,10 @@ def describe(canvas: Image.Image) -> str:
       canvas: RGBA, not transparent everywhere.
 
     Returns:
-      Lines of text: size, coverage, opacity and its histogram, and what Noise2Noise makes of them.
+      Lines of text: size, coverage, opacity with a histogram, and a verdict on Noise2Noise.
     """
     alpha = np.asarray(canvas.getchannel("A")).astype(np.float64) / 255
-    # As training's masked loss has it: the faintest mark covers.
+    # As in training's masked loss, even the faintest alpha counts as covered.
     covering = alpha[alpha > 0]
     coverage = covering.size / alpha.size
     lines = [

@@ -1,19 +1,19 @@
-"""Whether overlays leave Noise2Noise enough clean pixels to learn from; one verdict, for canvases and for training.
+"""Judges whether overlays leave Noise2Noise enough clean pixels to learn from; used for canvases and in training.
 
     >>> warning(0.2, mask_target=True) is None
     True
     >>> print(warning(0.6, mask_target=False))
     the overlay covers 60 % of the pixels, more than half: ...
 
-Noise2Noise (Lehtinen et al., ICML 2018) compares one corrupted copy with another. What L1 finds for a pixel is the
-median over the targets it sees there. Where overlays fall on a pixel more often than not, that median is the overlay.
+Noise2Noise (Lehtinen et al., ICML 2018) compares one corrupted copy with another. With L1, a pixel converges to the
+median of its targets. If overlays cover a pixel more often than not, that median is the overlay.
 """
 
 from __future__ import annotations
 
-# Above this share of pixels covered, a pixel of the target shows the overlay more often than the picture.
+# Above this fraction of covered pixels, a target pixel shows the overlay more often than the image.
 MEDIAN_COVERAGE = 0.5
-# Above this one, a masked loss sees so few pixels of a target that a step teaches next to nothing.
+# Above this fraction, a masked loss sees so few target pixels that a step teaches next to nothing.
 MASKED_COVERAGE = 0.9
 
 _WAY_OUT = "train on clean targets (--config.target=clean)"
@@ -23,14 +23,14 @@ def warning(coverage: float, mask_target: bool) -> str | None:
     """Judges a coverage.
 
     Args:
-      coverage: share of the target's pixels that lie under an overlay, 0..1.
-      mask_target: `config.mask_target`: what the target's overlay covers is left out of the loss.
+      coverage: fraction of the target's pixels that an overlay covers, 0..1.
+      mask_target: `config.mask_target`, which leaves pixels covered by the target's overlay out of the loss.
 
     Returns:
-      One line that says what is wrong and names the way out; None where Noise2Noise can work.
+      One line with the problem and the remedy; None if Noise2Noise can work.
 
     Raises:
-      ValueError: not a share.
+      ValueError: `coverage` is not within 0..1.
     """
     if not 0 <= coverage <= 1:
         raise ValueError(f"coverage {coverage} is not within 0..1")

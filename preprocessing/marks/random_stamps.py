@@ -1,12 +1,12 @@
-"""Many stamps of all kinds, drawn at random: what a model learns from that shall remove marks it has never seen.
+"""Draws many random stamps of all kinds, to train a model that removes marks it has never seen.
 
     write("bank", count=300, seed=0)
 
 Out: FOLDER/
-    000.png, 001.png, …    RGBA: captions, dates and logos of random size, colour, opacity, outline and
-                           font, on translucent panels at times
+    000.png, 001.png, …    RGBA: captions, dates and logos of random size, color, opacity, outline and
+                           font, some on translucent panels
 
-They say random letters and are shaped like nobody's mark.
+Their text is random letters, and their shapes imitate nobody's mark.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from common.command_line import UserError
 from preprocessing.marks.draw import text_stamp
 
 _LETTERS = string.ascii_letters + string.digits + " .,-:/@&'"
-# Stamps are drawn at twice their size and halved, which smooths the edges of shapes.
+# Shapes are drawn at twice their size and then halved, which smooths their edges.
 _OVERSAMPLED = 2
 _CAMERA_COLORS = ("#ff9020", "#ff5020", "#ffd040", "#f03030", "#60e060", "#ffffff")
 
@@ -35,9 +35,9 @@ def write(folder: str, count: int, seed: int) -> None:
     """Draws a bank.
 
     Args:
-      folder: to be made; it appears when all of its stamps are there.
-      count: of stamps.
-      seed: the same seed draws the same stamps, given the same fonts on the system.
+      folder: created, and appears only once all stamps are in it.
+      count: number of stamps.
+      seed: the same seed draws the same stamps, given the same system fonts.
 
     Raises:
       UserError: the folder exists, or cannot be written.
@@ -62,8 +62,8 @@ def draw(rng: np.random.Generator, faces: Sequence[str | None]) -> Image.Image:
     """Draws one stamp.
 
     Args:
-      rng: decides everything about it.
-      faces: fonts to choose from, None being Pillow's own.
+      rng: source of all randomness.
+      faces: paths of fonts to choose from; None is Pillow's built-in font.
 
     Returns:
       RGBA, not transparent everywhere.
@@ -84,7 +84,7 @@ def draw(rng: np.random.Generator, faces: Sequence[str | None]) -> Image.Image:
 
 
 def _color(rng: np.random.Generator) -> str:
-    """White above all, else black, a grey or any colour."""
+    """Returns `#rrggbb`: most often white, else black, a gray or any color."""
     kind = rng.choice(4, p=[0.4, 0.12, 0.13, 0.35])
     if kind < 2:
         return ("#ffffff", "#000000")[kind]
@@ -138,7 +138,7 @@ def _date(rng: np.random.Generator, faces: Sequence[str | None]) -> Image.Image:
 
 
 def _logo(rng: np.random.Generator, side: int) -> Image.Image:
-    """One to three shapes in one or two colours, each colour with an opacity of its own."""
+    """Draws one to three shapes in one or two colors, each color with its own opacity."""
     large = side * _OVERSAMPLED
     ink = Image.new("RGBA", (large, large), (0, 0, 0, 0))
     paints = [(_color(rng), round(255 * rng.uniform(0.2, 1.0))) for _ in range(2)]
@@ -196,7 +196,7 @@ def _side_by_side(first: Image.Image, second: Image.Image, stacked: bool) -> Ima
 
 
 def _on_panel(stamp: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A translucent bar, plate or slanted panel behind, about as large."""
+    """Puts a translucent bar, plate or slanted panel of about the stamp's size behind it."""
     size = np.round(np.array(stamp.size) * rng.uniform((0.7, 0.9), (1.3, 2.0))).astype(int)
     width, height = np.maximum(size, 8)
     slant = round(height * rng.uniform(-1.0, 1.0)) if rng.random() < 0.5 else 0
@@ -220,7 +220,7 @@ def _on_panel(stamp: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _with_shadow(stamp: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A soft dark copy below, a few pixels off."""
+    """Puts a soft dark copy behind the stamp, shifted by a few pixels."""
     blur, (right, down) = rng.uniform(0.5, 3.0), rng.integers(1, 5, 2)
     border = 3 * round(blur + 1) + 4
     size = (stamp.width + 2 * border, stamp.height + 2 * border)

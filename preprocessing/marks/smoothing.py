@@ -1,6 +1,6 @@
-"""Smoothing that keeps a mark's edges: what rounding and JPEG did to an estimate, taken back as far as it can be.
+"""Smoothing that preserves a mark's edges: removes the noise that rounding and JPEG left in an estimate.
 
-Pictures are float64 `[H, W]` or `[H, W, C]`; beyond the border, the border's values go on.
+Images are float64 `[H, W]` or `[H, W, C]`; beyond the border, the border's values are repeated.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import numpy as np
 
 
 def box(picture: np.ndarray, radius: int) -> np.ndarray:
-    """Means over squares.
+    """Box filter.
 
     Args:
       picture: float64 `[H, W]` or `[H, W, C]`.
-      radius: the squares' side is `2 radius + 1` pixels.
+      radius: the box's side is `2 radius + 1` pixels.
 
     Returns:
-      As the input, each pixel the mean of the square around it.
+      The mean of the box around each pixel, in the shape of the input.
     """
     width = 2 * radius + 1
     for axis in (0, 1):
@@ -30,12 +30,12 @@ def box(picture: np.ndarray, radius: int) -> np.ndarray:
 
 
 def guided(picture: np.ndarray, variance: float, radius: int = 1) -> np.ndarray:
-    """Levels out what noise explains and leaves edges: the guided filter (He et al., ECCV 2010), its own guide.
+    """Smooths noise and keeps edges: the guided filter (He et al., ECCV 2010), with the image as its own guide.
 
     Args:
       picture: float64 `[H, W]`.
-      variance: the noise's; windows that vary no more than this become flat.
-      radius: of the windows.
+      variance: the noise's variance; windows that vary no more than this become flat.
+      radius: radius of the windows, pixels.
 
     Returns:
       float64 `[H, W]`.
@@ -47,16 +47,16 @@ def guided(picture: np.ndarray, variance: float, radius: int = 1) -> np.ndarray:
 
 
 def toward_usual(values: np.ndarray, deviation: float, steps: int = 100) -> np.ndarray:
-    """Draws noisy opacities to those that are common: empirical Bayes.
+    """Pulls noisy opacities toward common ones (empirical Bayes).
 
-    A mark has few opacities, its strokes' and nothing, and in between only edges. Their distribution follows from
-    all the values together (Kiefer and Wolfowitz's maximum likelihood, by EM); each value then becomes its mean
-    given what was observed there.
+    A mark has few opacities: that of its strokes and 0, with only edges in between. Their distribution is estimated
+    from all values together (Kiefer and Wolfowitz's maximum likelihood, by EM). Each value is then replaced by its
+    posterior mean.
 
     Args:
       values: float `[N]`, true values within 0..255, plus noise.
       deviation: the noise's standard deviation.
-      steps: of EM.
+      steps: number of EM steps.
 
     Returns:
       float64 `[N]` within 0..255.

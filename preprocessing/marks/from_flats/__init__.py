@@ -1,1 +1,1 @@
-"""Recovering a mark from flat images that were marked."""
+"""Recovers a mark from watermarked flat images."""

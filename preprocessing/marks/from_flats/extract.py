@@ -1,15 +1,15 @@
-"""The mark alone, out of flat pictures that carry it.
+"""Extracts a mark from watermarked flat images.
 
-A mark of colour c and opacity a lies over a flat of level L as `x = (1 - a) L + a c`. Two flats of different level
-give both: a from the difference, which the mark makes smaller, and then c; more flats give them by least squares.
+A mark of color c and opacity a over a flat of level L gives `x = (1 - a) L + a c`. Two flats of different levels
+determine both: a from their difference, which the mark reduces, and then c. With more flats, least squares is used.
 
     canvas, notes = extract(flats.read(["dark.png", "bright.png"]))
 
-From unharmed flats (PNG), the opacity is one that all roundings allow, and the colour, of all that they allow, the one
-nearest to its neighbourhood's. From JPEG, what the codec did to the mark is smoothed away: opacity is drawn to those
-that are common in this mark, and chroma, stored at half the resolution, follows opacity and luma. From a single flat
-there is no one answer: the most transparent mark that explains it is given, which for a grey mark is a white or a black
-one.
+From lossless flats (PNG), the opacity is one that is consistent with rounding in all flats; of the colors that rounding
+allows, the one nearest to the neighborhood's is taken. From JPEG, the codec's noise is smoothed away: opacity is pulled
+toward values that are common in this mark, and chroma, stored at half the resolution, is derived from opacity and luma.
+A single flat has no unique answer: the result is the most transparent mark that explains it, so a gray mark becomes
+white or black.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ def extract(marked_flats: flats.Flats) -> tuple[np.ndarray, str]:
     """Recovers the canvas.
 
     Args:
-      marked_flats: one flat or more, with the same mark.
+      marked_flats: one or more flats with the same mark.
 
     Returns:
-      The canvas, uint8 RGBA `[H, W, 4]`, and a line that says how it was found and what was assumed.
+      The canvas, uint8 RGBA `[H, W, 4]`, and a line on how it was found and what was assumed.
 
     Raises:
-      UserError: there is no mark, or these are no flats of these levels with one mark.
+      UserError: there is no mark, or the images are not flats of the given levels with the same mark.
     """
     pictures, levels = marked_flats.pictures, marked_flats.levels
     marked = (np.abs(pictures - levels[:, None, None]) > 0.5).any((0, 3))
     if not marked.any():
         raise UserError("there is no mark on these flats: every pixel has its picture's level")
-    # A camera's date is a small part of a large picture.
+    # Crop to the mark: a camera's date stamp covers a small part of a large image.
     rows, columns = (np.flatnonzero(marked.any(axis)) for axis in (1, 0))
     part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     observed = pictures[(slice(None), *part)].astype(np.float64)
@@ -59,7 +59,7 @@ def extract(marked_flats: flats.Flats) -> tuple[np.ndarray, str]:
 
 
 def _opacity(observed: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Least squares over flats `[N, H, W, C]` and channels: how much less than the levels the pictures differ."""
+    """Fits opacity `[H, W]` by least squares over flats `[N, H, W, C]` and channels, from how much contrast is lost."""
     centred = levels - levels.mean(0)
     return 1 - np.einsum("nhwc,nc->hw", observed, centred) / (centred**2).sum()
 
@@ -78,7 +78,7 @@ def _refuse_other_pictures(observed: np.ndarray, levels: np.ndarray, marked: np.
 
 def _from_one(observed: np.ndarray, level: np.ndarray, lossy: bool) -> tuple[np.ndarray, str]:
     difference = observed - level
-    # No channel can lie further from the level than its end of the range, 0 or 255, at full opacity.
+    # At full opacity, a channel can differ from the level at most by the distance to 0 or 255.
     room = np.where(difference > 0, 255 - level, level)
     alpha = np.minimum((np.abs(difference) / np.maximum(room, 1e-9)).max(-1), 1)
     if lossy:
@@ -94,7 +94,7 @@ def _from_one(observed: np.ndarray, level: np.ndarray, lossy: bool) -> tuple[np.
 
 
 def _from_unharmed(observed: np.ndarray, levels: np.ndarray, marked: np.ndarray) -> np.ndarray | None:
-    """RGBA in levels `[H, W, 4]`; None if the pictures are not what rounding alone made of a mark."""
+    """Returns RGBA `[H, W, 4]`, 0..255; None if the images are not explained by a mark and rounding alone."""
     spread = 255 / np.sqrt(((levels - levels.mean(0)) ** 2).mean(1).sum())
     rough = 255 * _opacity(observed, levels)
     pixels = observed[:, marked]
@@ -122,22 +122,22 @@ def _from_unharmed(observed: np.ndarray, levels: np.ndarray, marked: np.ndarray)
 
 
 def _premultiplied_range(pixels: np.ndarray, levels: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least and largest `a c` `[P, 3]` that round to `pixels` `[N, P, 3]` over every flat, given `alpha` `[P]`."""
+    """Returns the least and largest `a c` `[P, 3]` that, given `alpha` `[P]`, round to `pixels` `[N, P, 3]`."""
     own = pixels - (1 - alpha)[:, None] * levels[:, None]
     return np.maximum(own.max(0) - 0.5, 0), np.minimum(own.min(0) + 0.5, 255 * alpha[:, None])
 
 
 def _neighbourhood(color: np.ndarray, weight: np.ndarray, radius: int = 1) -> np.ndarray:
-    """Mean colour around each pixel, where opacity is high above all; over two boxes, which is nearly a Gaussian."""
+    """Returns the weighted mean color around each pixel; two box filters approximate a Gaussian."""
     color = color.reshape(*weight.shape, -1)
     total = smoothing.box(smoothing.box(weight[..., None], radius), radius)
     return smoothing.box(smoothing.box(color * weight[..., None], radius), radius) / np.maximum(total, 1e-9)
 
 
 def _from_lossy(observed: np.ndarray, levels: np.ndarray, marked: np.ndarray) -> np.ndarray:
-    """RGBA in levels `[H, W, 4]`, not within 0..255 everywhere."""
+    """Returns RGBA `[H, W, 4]` in levels, which may exceed 0..255."""
     ycbcr, grounds = observed @ flats.YCBCR.T, levels @ flats.YCBCR.T
-    # Opacity from luma alone: chroma comes at half the resolution.
+    # Opacity from luma alone, because chroma has half the resolution.
     rough = 255 * _opacity(ycbcr[..., :1], grounds[:, :1])
     alpha, deviation = _smoothed_opacity(rough, marked)
     own = (ycbcr - (1 - alpha)[..., None] * grounds[:, None, None]).mean(0)
@@ -149,20 +149,20 @@ def _from_lossy(observed: np.ndarray, levels: np.ndarray, marked: np.ndarray) ->
 
 
 def _smoothed_opacity(rough: np.ndarray, marked: np.ndarray) -> tuple[np.ndarray, float]:
-    """Opacity 0..1 without the codec's noise, and that noise's standard deviation, in 8-bit levels like `rough`."""
-    # Around the mark, where its opacity is nothing, what is found instead is the noise: small against the mark.
+    """Returns opacity 0..1 without the codec's noise, and the noise's standard deviation in levels, like `rough`."""
+    # Around the mark, true opacity is 0, so small values there are noise.
     sizes = np.abs(rough[marked])
     around = sizes[(sizes > 0.5) & (sizes < min(24, 0.15 * np.percentile(sizes, 99)))]
     deviation = max(1.0, float(np.sqrt((around**2).mean()))) if around.size else 1.0
     alpha = np.zeros(marked.shape)
-    # The filter halves the noise.
+    # The guided filter halves the noise.
     alpha[marked] = smoothing.toward_usual(smoothing.guided(rough, deviation**2)[marked], 0.5 * deviation) / 255
     alpha[255 * alpha < deviation] = 0
     return alpha, deviation
 
 
 def _shrunk_luma(luma: np.ndarray, alpha: np.ndarray, noise: float) -> np.ndarray:
-    """Wiener's filter: the fainter the mark, the more its luma is its neighbourhood's."""
+    """Applies a Wiener filter: the fainter the mark, the more its luma is pulled toward its neighborhood's."""
     weight = alpha**2
     variance = (noise / np.maximum(alpha, 0.01)) ** 2
     mean = _neighbourhood(luma, weight)[..., 0]
@@ -174,18 +174,18 @@ def _shrunk_luma(luma: np.ndarray, alpha: np.ndarray, noise: float) -> np.ndarra
 def _chroma_by_luma(
     own: np.ndarray, alpha: np.ndarray, luma: np.ndarray, marked: np.ndarray, noise: float, radius: int = 4
 ) -> np.ndarray:
-    """Chroma `[H, W, 2]` at full resolution.
+    """Returns chroma `[H, W, 2]` at full resolution.
 
-    Where a mark has two colours, letters and outline, premultiplied chroma is a linear function of opacity and
-    premultiplied luma. That holds for their blurred versions too: it is fitted there, window by window, and applied
-    to the sharp ones.
+    If a mark has two colors (letters and outline), premultiplied chroma is a linear function of opacity and
+    premultiplied luma. The same function holds for blurred versions, so it is fitted to them, window by window, and
+    applied to the sharp ones.
     """
 
     def window(values: np.ndarray) -> np.ndarray:
         return smoothing.box(smoothing.box(np.where(marked, values, 0), radius), radius)
 
     opacity, blurred_luma = smoothing.box(255 * alpha, 1), smoothing.box(own[..., 0], 1)
-    # A mark of one colour leaves the two coefficients undetermined: the ridge decides, for opacity rather than luma.
+    # If the mark has one color, the two coefficients are undetermined; the ridge then favors opacity over luma.
     ridge = noise**2 * window(np.ones_like(alpha)) + 1e-6
     aa, al, ll = window(opacity**2) + 0.2 * ridge, window(opacity * blurred_luma), window(blurred_luma**2) + 2 * ridge
     determinant = aa * ll - al * al

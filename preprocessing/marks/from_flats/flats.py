@@ -1,7 +1,7 @@
-"""Flat pictures that were marked: reading them, and finding what grey they were.
+"""Reads watermarked flat images and finds their original gray levels.
 
-In: pictures of one size (PNG, JPEG, …), each of one grey or colour before a site or a camera laid its mark on them.
-Out: their pixels, and their levels: what each pixel was before.
+In: images of one size (PNG, JPEG, …), each a single gray or color before a site or a camera put its mark on it.
+Out: their pixels, and their levels, i.e. the original color of each image.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from PIL import Image
 
 from common.command_line import UserError
 
-# JFIF's RGB to YCbCr, without the offset of 128: of linear mixtures.
+# JFIF's matrix from RGB to YCbCr, without the offset of 128, so that it stays linear for mixtures.
 YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 TO_RGB = np.linalg.inv(YCBCR)
-# A JPEG's or a camera's flat varies by so many levels and is flat all the same.
+# Levels by which a flat may vary, because of JPEG or a camera.
 _TOLERANCE = 4
-# Opacity is read from the difference between flats: below this, one level of rounding is 8 levels of opacity.
+# Levels between flats. Opacity is computed from this difference; at 32, one level of rounding error becomes 8 levels of
+# opacity.
 _LEAST_DIFFERENCE = 32
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
 
@@ -29,9 +30,9 @@ class Flats:
     """Flats with the same mark.
 
     Attributes:
-      pictures: float32 `[N, H, W, 3]`, sRGB, 0..255; a JPEG may go beyond, where it meant colours no screen has.
-      levels: float64 `[N, 3]`, the colour that each was before it was marked, 0..255.
-      lossy: whether a codec may have changed them further.
+      pictures: float32 `[N, H, W, 3]`, sRGB, 0..255; JPEGs may exceed this range with colors outside sRGB.
+      levels: float64 `[N, 3]`, color of each flat before it was marked, 0..255.
+      lossy: whether a lossy codec may have changed them further.
     """
 
     pictures: np.ndarray
@@ -43,14 +44,14 @@ def read(paths: Sequence[str], levels: Sequence[float] | None = None) -> Flats:
     """Reads flats.
 
     Args:
-      paths: one picture or more.
-      levels: the grey that each of them was before it was marked, 0..255; None takes the commonest colour.
+      paths: one or more image files.
+      levels: gray level of each flat before it was marked, 0..255; None uses the most common color.
 
     Returns:
       The flats.
 
     Raises:
-      UserError: unreadable, of different sizes, not flat, or of levels too much alike.
+      UserError: the images are unreadable, differ in size, are not flat, or have levels that are too similar.
     """
     if not paths:
         raise UserError("no flat pictures; name them: --flats=dark.png,bright.png")
@@ -78,7 +79,7 @@ def read(paths: Sequence[str], levels: Sequence[float] | None = None) -> Flats:
 
 
 def level_name(ground: np.ndarray) -> str:
-    """A level as one writes it: `128`, or `(130, 128, 120)` where it is no grey."""
+    """Formats a level: `128`, or `(130, 128, 120)` if it is not gray."""
     return f"{ground[0]:g}" if np.ptp(ground) == 0 else f"({', '.join(f'{channel:g}' for channel in ground)})"
 
 
@@ -99,8 +100,8 @@ def _read_one(path: str) -> tuple[np.ndarray, str | None]:
 
 def _rgb(image: Image.Image) -> np.ndarray:
     if image.format == "JPEG" and image.mode == "RGB" and image.info.get("adobe_transform") != 0:
-        # Chroma of half the resolution runs over a mark's edge. On black and on white, RGB would cut that off, and
-        # luma with it, which is sharp.
+        # Chroma, at half the resolution, bleeds over a mark's edge. On black and on white, conversion to RGB would clip
+        # that and so distort luma, which is sharp.
         image.draft("YCbCr", None)
         return ((np.asarray(image) - np.float32([0, 128, 128])) @ TO_RGB.T).astype(np.float32)
     return np.asarray(image.convert("RGB"), np.float32)

@@ -1,1 +1,1 @@
-"""Recovering a mark from pictures that carry it: where it lies, what it is, and how sure that is."""
+"""Recovers a mark from images that carry it: its place, its canvas, and the confidence in it."""

@@ -1,20 +1,20 @@
-"""Pictures inverted with what is known of a mark, and what they then say about it: one round of the estimation.
+"""One round of the estimation: inverts images with the current mark, then improves the mark from the result.
 
-At a pixel p every picture n is `x = (1 - t a) y + t b`, with the mark's opacity a and premultiplied colour b, the
-picture y beneath, and the opacity t that the mark was laid with there. What makes a and b known is that a photograph
-does not know of the mark: at the truth, the differences `d = y(q) - y(p)` of the inverted pictures at neighbours p
-and q are nothing on average, and are not related to how bright the pictures are there:
+At a pixel p, image n is `x = (1 - t a) y + t b`, where a is the mark's opacity, b its premultiplied color, y the image
+beneath, and t the opacity with which the mark was applied to this image. Photographs are independent of the mark, and
+this determines a and b: at their true values, the differences `d = y(q) - y(p)` of the inverted images between
+neighbors p and q are 0 on average and unrelated to the images' brightness there:
 
-    sum_n w d = 0    and    sum_n w L d = 0,    L the pictures' local mean, w small where a picture has edges of its own
+    sum_n w d = 0    and    sum_n w L d = 0,    L the images' local mean, w small at an image's own edges
 
-Where that is not so yet, both sums together say by which factor and by how much y(q) must change against y(p), like a
-regression of d on L. L looks at p and q alike, and not only at p, so that a noisy y does not flatten the slope. All
-pairs' wishes, each with its precision, are reconciled by a Poisson problem (`poisson`), and with the new a and b the
-pictures are inverted again. t follows from the same condition, summed over a picture's pixels instead of pictures.
+As long as this does not hold, the two sums give the factor and the offset by which y(q) must change relative to y(p),
+as in a regression of d on L. L averages over p and q alike, not only p, so that noise in y does not flatten the slope.
+A Poisson problem (`poisson`) reconciles the results of all pairs, each with its precision, and the images are inverted
+again with the new a and b. The same condition, summed over an image's pixels instead of over images, gives t.
 
-Gradients that pictures have in common, and their reconstruction by Poisson's equation, are Dekel et al., "On the
-effectiveness of visible watermarks" (CVPR 2017); opacity, for which they need an initial guess by matting, follows
-here from how much weaker contrasts are beneath the mark. The weights are iteratively reweighted least squares.
+Using the images' common gradients and reconstructing from them by Poisson's equation is due to Dekel et al., "On the
+effectiveness of visible watermarks" (CVPR 2017). They need an initial guess of the opacity by matting; here it follows
+from how much the mark reduces contrast. The weights are those of iteratively reweighted least squares.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ import numpy as np
 from preprocessing.marks.from_flats import flats
 from preprocessing.marks.from_pictures import neighbors, poisson
 
-# YCbCr of what lies beneath marks on average. Levels are differences from it, which makes the regressions' slopes and
-# intercepts nearly independent.
+# Average YCbCr beneath marks. Levels are taken relative to it, so that slopes and intercepts of the regressions are
+# nearly independent.
 GREY = np.float32([110, 0, 0])[:, None, None]
 _LEAST_TRANSMISSION = 0.02
 _PLAUSIBLE = (np.float32([-255, -255, -255])[:, None, None], np.float32([510, 255, 255])[:, None, None])
 _RANGE = (np.float32([0, -128, -128])[:, None, None], np.float32([255, 128, 128])[:, None, None])
-# Levels: of rounding, and a little more, so that a picture's flat sky does not count infinitely.
+# Noise in levels: rounding and a little more, so that an image's flat sky does not get infinite weight.
 _NOISE = np.float32(0.5)
-# Levels: an edge is no stronger than this for its neighbours' weights.
+# Levels: in its neighbors' weights, an edge counts as no stronger than this.
 _STRONG = np.float32(50)
-# A slope of 2 would mean that one of the neighbours shows nothing of the picture.
+# At a slope of 2, one of the two neighbors would show nothing of the image.
 _STEEPEST = 1.8
 _LARGEST_STEP = 3.0
-# Pixels of the region, in height and width, that a picture must show to be of any use.
+# Least height and width of the region, in pixels, that an image must show to be usable.
 _LEAST_SIDE = 8
-# Fewer pictures tell nothing of a pixel.
+# Least number of images that must show a pixel for it to be estimated.
 _FEWEST = 5
-# Transmission below which a stroke's start is taken from its surroundings, within so many pixels.
+# Transmission below which a stroke is initialized from its surroundings, and their radius in pixels.
 _OPAQUE, _SURROUNDINGS = 0.4, 4
-# Pictures are drawn to the same opacity as strongly as one tells it with a standard error of 0.1.
+# Precision that pulls each image's opacity toward 1: that of a measurement with a standard error of 0.1.
 _SAMENESS = 100.0
 _CHROMA_OFF = 0.03
 
 
 class Stack(NamedTuple):
-    """Aligned pictures.
+    """Aligned images.
 
     Attributes:
       pixels: uint8 `[N, 3, H, W]`.
-      inside: int `[N, 4]`, top, bottom, left and right of what was inside the picture; the rest has no meaning.
-      open_sides: whether the mark may go on beyond the top, the bottom, the left and the right.
+      inside: int `[N, 4]`, top, bottom, left and right of the valid pixels; the others lie outside the image.
+      open_sides: whether the mark may extend beyond the top, bottom, left and right.
     """
 
     pixels: np.ndarray
@@ -65,31 +65,31 @@ class Stack(NamedTuple):
 
 
 def _opponent(pixels: np.ndarray) -> np.ndarray:
-    """YCbCr `[3, ...]`, chroma around 0. JPEG stores chroma coarsely: opacity is luma's to tell."""
+    """Converts to YCbCr `[3, ...]`, chroma around 0; JPEG stores chroma coarsely, so luma must determine opacity."""
     return np.tensordot(flats.YCBCR.astype(np.float32), pixels.astype(np.float32), 1)
 
 
 def _straightened(pairs: poisson.NeighborPairs) -> poisson.NeighborPairs:
-    """Slopes of a difference by a mean, made differences of logarithms."""
+    """Converts slopes (of a difference over a mean) to differences of logarithms."""
     own = pairs.own()
     own[0] = 2 * np.arctanh(np.clip(own[0], -_STEEPEST, _STEEPEST) / 2)
     return pairs._replace(h=pairs.times(own))
 
 
 def _opposite(effect: np.ndarray) -> np.ndarray:
-    """The change that takes an effect back, both `[4, ...]`."""
+    """Returns the change `[4, ...]` that undoes an effect `[4, ...]`."""
     return -np.concatenate([effect[:1], np.exp(-effect[:1]) * effect[1:]])
 
 
 class Alternation:
-    """The mark as far as it is known, and how pictures inverted with it would change it.
+    """The current estimate of the mark, improved from the images inverted with it.
 
     Attributes:
-      shows: float32 `[H, W]`, how much of the picture shows, `1 - a`.
-      own: float32 `[3, H, W]`, the premultiplied colour b as YCbCr, chroma around 0.
-      opacities: float64 `[N]`, t; their median is 1.
+      shows: float32 `[H, W]`, the fraction of the image that shows through, `1 - a`.
+      own: float32 `[3, H, W]`, the premultiplied color b as YCbCr, chroma around 0.
+      opacities: float64 `[N]`, t of each image; the median is 1.
       free: bool `[H, W]`, where there may be a mark.
-      pairs: the sums over pictures that `observe` took.
+      pairs: the sums over images from `observe`, for vertical and horizontal neighbors.
     """
 
     def __init__(self, stack: Stack) -> None:
@@ -115,10 +115,10 @@ class Alternation:
         self.pairs: tuple[poisson.NeighborPairs, poisson.NeighborPairs] | None = None
 
     def observe(self, rounds: int, with_opacity: bool = False) -> None:
-        """Sums up all pictures' differences; after the first round, by weights that allow for what they have in common.
+        """Sums the differences of all images. After the first round, weights ignore what the images have in common.
 
         Args:
-          rounds: of reweighting.
+          rounds: number of reweighting rounds.
           with_opacity: whether to improve the opacities too.
         """
         common = None
@@ -138,7 +138,7 @@ class Alternation:
             pairs.forget(~known)
 
     def _add(self, number: int, common: list[np.ndarray] | None, with_opacity: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Adds a picture to the sums and returns what its opacity follows from, moment and curvature, `[3]` each."""
+        """Adds an image to the sums; returns moment and curvature, `[3]` each, from which its opacity is fitted."""
         top, bottom, left, right = self._stack.inside[number]
         part = np.s_[..., top:bottom, left:right]
         opacity = np.float32(self.opacities[number])
@@ -168,7 +168,7 @@ class Alternation:
             sums.h[0][pair] += weighted_level[0] * d[0]
             sums.h[1:][pair] += weighted_d
             if with_opacity:
-                # The derivative of d by the opacity, with L for y.
+                # Derivative of d with respect to the opacity t, with L in place of y.
                 edges = (level + GREY) * np.diff((1 - self.shows[part]) * inverse, axis=axis)
                 edges -= np.diff(own * inverse, axis=axis)
                 moment += (weighted_d * edges).sum((1, 2))
@@ -176,8 +176,8 @@ class Alternation:
         return moment, curvature
 
     def _fit_opacities(self, moment: np.ndarray, curvature: np.ndarray) -> None:
-        """A Newton step of each picture's opacity; of channels and pictures that show the region."""
-        # Chroma of half the resolution does not fit luma's opacity, in all pictures alike: then it tells nothing.
+        """Takes a Newton step in the opacity of each image that shows the region."""
+        # Chroma at half the resolution may misfit luma's opacity in all images alike; then it is ignored.
         fits = np.abs(moment.sum(1)) < _CHROMA_OFF * curvature.sum(1)
         fits[0] = True
         moment, curvature = moment[fits].sum(0), curvature[fits].sum(0)
@@ -187,9 +187,10 @@ class Alternation:
         self.opacities[self._shown] = opacities / max(np.median(opacities), 0.1)
 
     def guess_opaque(self) -> None:
-        """Starts opaque strokes from what shines through: pixels regressed on their surroundings, over pictures.
+        """Initializes opaque strokes by regressing their pixels on their surroundings, over images.
 
-        Where little does, neighbours' differences know little of it, and a bad start is left in many small steps only.
+        Where little shows through, differences between neighbors say little, and it would take many small steps to
+        recover from a bad start.
         """
         clear = self.shows > _OPAQUE
         known = neighbors.box(clear.astype(np.float32), _SURROUNDINGS)
@@ -214,7 +215,7 @@ class Alternation:
         self.shows = np.where(dark, slope, self.shows)
 
     def move(self, is_first: bool = False) -> float:
-        """Solves for a change, makes it, and returns alpha's mean change where there is a mark."""
+        """Solves for a change, applies it, and returns the mean change of alpha where there is a mark."""
         before = self.shows
         pairs = tuple(map(_straightened, self.pairs)) if is_first else self.pairs
         self.compose(poisson.solve(pairs, self.free))
@@ -222,7 +223,7 @@ class Alternation:
         return float(np.abs(before - self.shows)[mark].mean()) if mark.any() else 0.0
 
     def compose(self, change: np.ndarray) -> None:
-        """Changes the inverted pictures' contrast around grey, by its logarithm, and their level: `[4, H, W]`."""
+        """Applies a change `[4, H, W]` to the inverted images: log contrast around gray, and the level per channel."""
         change = change.astype(np.float32)
         change[0] = np.clip(change[0], -_LARGEST_STEP, _LARGEST_STEP)
         shows = np.clip(self.shows * np.exp(-change[0]), _LEAST_TRANSMISSION, 1.2)
@@ -230,11 +231,11 @@ class Alternation:
         self.shows = shows
 
     def effect(self) -> np.ndarray:
-        """What inversion does to a pixel, as `compose` takes it: `[4, H, W]`, all 0 where there is no mark."""
+        """Returns the effect of inversion, as `compose` takes it: `[4, H, W]`, all 0 where there is no mark."""
         return np.concatenate([-np.log(self.shows)[None], (GREY - self.own) / self.shows - GREY])
 
     def settle(self) -> None:
-        """Takes the most transparent of the common effects for none, where no side is known to be free of the mark."""
+        """If no side is known to be free of the mark, treats the most transparent of the common effects as no mark."""
         if not all(self._stack.open_sides):
             return
         effect = self.effect()[:, self.free]
@@ -247,7 +248,7 @@ class Alternation:
         self.compose(_opposite(common) * self.free)
 
     def information(self) -> poisson.NeighborPairs:
-        """Every pixel's share of its pairs' normal equations, `[..., H, W]`."""
+        """Returns each pixel's share of its pairs' normal equations, `[..., H, W]`."""
         vertical, horizontal = self.pairs
 
         def around(down: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -259,13 +260,13 @@ class Alternation:
         return poisson.NeighborPairs(*map(around, vertical, horizontal))
 
     def blend_information(self) -> np.ndarray:
-        """What `information` says of a and the three b: `[H, W, 4, 4]`."""
+        """Returns `information` in terms of a and the three channels of b: `[H, W, 4, 4]`."""
         effects = self.information()
         matrix = np.zeros((*self.shows.shape, 4, 4))
         matrix[..., 0, 0] = effects.aa
         matrix[..., 0, 1:] = matrix[..., 1:, 0] = np.moveaxis(effects.ab, 0, -1)
         matrix[..., (1, 2, 3), (1, 2, 3)] = np.moveaxis(effects.bb, 0, -1)
-        # The derivative of `effect` by a and b.
+        # Derivative of `effect` with respect to a and b.
         inverse = 1 / self.shows
         derivative = np.zeros_like(matrix)
         derivative[..., 0, 0] = inverse
@@ -274,6 +275,6 @@ class Alternation:
         return np.swapaxes(derivative, -1, -2) @ matrix @ derivative
 
     def fix(self, support: np.ndarray) -> None:
-        """Leaves no mark outside `support`."""
+        """Removes the mark outside `support`, bool `[H, W]`, for good."""
         self.free &= support
         self.compose(np.where(support, 0, _opposite(self.effect())))

@@ -1,40 +1,41 @@
-"""Marks have few colours: what that says about opacity, where pictures alone leave it open.
+"""Refines opacity and color where the images alone leave them uncertain, assuming that a mark has few colors.
 
-How a mark changes a picture of middle brightness is known far better than how the change depends on brightness, which
-is what tells opacity from colour. If the colour is known from elsewhere in the mark, both are. Each pixel's colour is
-therefore drawn to the mean of those like it, mean shift (Comaniciu and Meer, PAMI 2002) with a kernel as wide as its
-own error, and as strongly as these vary little beyond their errors: a mark whose colours run into each other stays so.
+A mark's effect on an image of medium brightness is known far better than how the effect depends on brightness, and only
+that dependence separates opacity from color. If the color is known from elsewhere in the mark, both are known. So each
+pixel's color is pulled toward the mean of similar ones: mean shift (Comaniciu and Meer, PAMI 2002) with a kernel as
+wide as the pixel's own error. The less the similar colors vary beyond their errors, the stronger the pull, so a mark
+with color gradients keeps them.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# Levels: colours are alike that are no further apart, and are not known better than that.
+# Levels: distance within which colors are similar, and the least spread assumed among similar colors.
 _ALIKE, _LEAST_SPREAD = 3.0, 1.5
-# Flat strokes' alpha, and how they look on grey in levels, vary by so much.
+# How much flat strokes vary: in alpha, and in their look on gray, in levels.
 _FLAT_ALPHA, _FLAT_LEVEL = 0.002, 0.4
-# Of a kernel, in variances of what it is laid around.
+# Kernel width, as a multiple of the variance of the value at its center.
 _WIDTH = 4.0
-# Of chi squared with four degrees of freedom: what pictures contradict so much is another colour.
+# Chi squared with four degrees of freedom: if the images contradict a change this much, the pixel has another color.
 _AGAINST = 12.0
-# Beneath opaque strokes, a level by which the usual is wrong is many of the picture's. Alpha from which on pictures
-# alone decide on colours, and on looks, and how far below that they begin to.
+# Beneath opaque strokes, one level of error in the common color becomes many in the image. Alpha from which the images
+# alone determine colors, the same for looks, and the range below over which their influence grows.
 _OPAQUE, _OPAQUE_LOOKS, _TAPER = 0.6, 0.8, 0.2
-# Pixels that stand for all, and pixels that are compared with them at a time.
+# Number of pixels that represent all, and number compared with them at a time.
 _SAMPLE, _CHUNK = 2000, 2000
 
 
 def toward_usual(alpha: np.ndarray, own: np.ndarray, information: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Draws opacities and colours to colours that are common.
+    """Pulls opacities and colors toward common colors.
 
     Args:
-      alpha: float64 `[P]` of the mark's pixels, above 0.
-      own: float64 `[P, 3]`, colour times alpha.
-      information: float64 `[P, 4, 4]`, inverse covariance of alpha and the three.
+      alpha: float64 `[P]`, opacity of the mark's pixels, above 0.
+      own: float64 `[P, 3]`, color times alpha.
+      information: float64 `[P, 4, 4]`, inverse covariance of alpha and the three channels of `own`.
 
     Returns:
-      Both, changed.
+      The adjusted alpha and own.
     """
     alpha = np.maximum(alpha, 1e-3)
     color = own / alpha[:, None]
@@ -46,7 +47,7 @@ def toward_usual(alpha: np.ndarray, own: np.ndarray, information: np.ndarray) ->
     ) / alpha[:, None] ** 2
     usual, spread = _means_of_like(color, np.maximum(error, 1e-6), np.full(3, _ALIKE))
     spread = np.maximum(spread, _LEAST_SPREAD**2)
-    # b - c a, by a and the three b.
+    # Derivative of b - c a with respect to a and the three channels of b.
     along = np.concatenate([-usual[:, None], np.broadcast_to(np.eye(3), (len(alpha), 3, 3))], 1)
     precision = 1 / (spread * alpha[:, None] ** 2)
     off = (own - usual * alpha[:, None]) * precision
@@ -62,14 +63,16 @@ def toward_usual(alpha: np.ndarray, own: np.ndarray, information: np.ndarray) ->
 def toward_usual_looks(
     alpha: np.ndarray, own: np.ndarray, information: np.ndarray, grey: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws pixels to the opacity and colour that are common together: strokes are flat.
+    """Pulls pixels toward common combinations of opacity and color, because strokes are flat.
 
     Args:
-      alpha, own, information: see `toward_usual`.
-      grey: float64 `[3]`, of what lies beneath the marks on average: how they look on it is independent of alpha.
+      alpha: float64 `[P]`, opacity of the mark's pixels, above 0.
+      own: float64 `[P, 3]`, color times alpha.
+      information: float64 `[P, 4, 4]`, inverse covariance of alpha and the three channels of `own`.
+      grey: float64 `[3]`, the average color beneath marks; their look on it is independent of alpha.
 
     Returns:
-      Both, changed.
+      The adjusted alpha and own.
     """
     looks = np.concatenate([alpha[:, None], own - alpha[:, None] * grey], 1)
     turn = np.eye(4)
@@ -87,15 +90,15 @@ def toward_usual_looks(
 
 
 def _means_of_like(values: np.ndarray, error: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of values like each: their mean, and their variance beyond their errors.
+    """Computes, for each value, the mean of similar values and their variance beyond their errors.
 
     Args:
-      values: float64 `[P, K]`, colours or looks.
-      error: float64 `[P, K]`, their variances.
-      alike: float64 `[K]`, how far apart values may be and still be alike, were they exact.
+      values: float64 `[P, K]`, colors or looks.
+      error: float64 `[P, K]`, variances of the values.
+      alike: float64 `[K]`, distance within which exact values would be similar.
 
     Returns:
-      Two float64 `[P, K]`.
+      Means and variances, float64 `[P, K]` each.
     """
     sample = np.unique(np.linspace(0, len(values) - 1, min(_SAMPLE, len(values))).astype(int))
     others, others_error = values[sample], error[sample]

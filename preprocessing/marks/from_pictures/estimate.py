@@ -1,10 +1,10 @@
-"""A mark, out of many pictures that carry it: the way where no flat picture can be marked any more.
+"""Recovers a mark from many images that carry it, for when flat images can no longer be watermarked.
 
     found = estimate(PictureFolder("archive"))
     Image.fromarray(found.canvas).save("mark.png")
 
-`estimation.place` says where the pictures agree, `estimation.mixture` separates there what is the mark's. The pictures
-differ and the mark does not: the more pictures, and the more different they are, the surer it is.
+`place` finds where the images agree, and `mixture` separates the mark from them there. The images differ and the mark
+does not, so more images, and more varied ones, make the result more certain.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ from preprocessing.marks.from_pictures import mixture, place, region
 
 LEAST_PICTURES = 5
 _MOST_BYTES = 2**30
-# Alpha is right where it is off by no more than this.
+# Alpha counts as right if its error is at most this.
 _TOLERANCE = 0.03
 _ENOUGH = 0.8
-# Of the median opacity: less is another mark, or none.
+# Fraction of the median opacity; an image with less carries another mark, or none.
 _LEAST_OPACITY = 0.5
-# Opacities that vary by less are all the same, but for errors.
+# Opacities that spread less than this are all the same, apart from errors.
 _SAME_OPACITY = 0.012
 _LEAST_ALPHA = 1.5 / 255
-# Alpha below which colour is taken from the neighbourhood.
+# Alpha below which color is taken from the neighborhood.
 _FAINT = 0.05
-# Of a pixel in a picture: its values, twice while they are gathered, and what setting corners right takes.
+# Memory per pixel of an image: its values, twice while they are gathered, and what aligning the corners takes.
 _BYTES_A_PIXEL = 24
 _MARGIN, _TOUCH = 24, 3
-# A mark so near the end of the pictures may go on beyond it.
+# Pixels: a mark this close to the images' edge may extend beyond it.
 _NEAR = 8
 _TRIES = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mark and what is known of it.
+    """An estimated mark.
 
     Attributes:
       canvas: uint8 RGBA `[h, w, 4]`, transparent where there is no mark.
-      confidence: float32 `[h, w]`, the probability that alpha is right to 0.03, as far as chance goes, 0..1.
-      agreed: bool `[N]`, which pictures carry the mark.
-      left_out: bool `[N]`, which may carry it too, but were more than memory is for.
-      corners: int `[N, 2]`, y and x of the canvas in each picture that does.
-      opacities: float64 `[N]`, that they carry it with, 1 being the canvas's own; 0 for the others.
-      note: what was found, and what would make it better, in a line.
+      confidence: float32 `[h, w]`, probability 0..1 that alpha is right to 0.03, as far as random errors go.
+      agreed: bool `[N]`, which images carry the mark.
+      left_out: bool `[N]`, which images may carry it too, but did not fit in memory.
+      corners: int `[N, 2]`, y and x of the canvas in each image that carries the mark.
+      opacities: float64 `[N]`, the mark's opacity in each image relative to the canvas; 0 if the image lacks the mark.
+      note: a line on what was found and what would improve it.
     """
 
     canvas: np.ndarray
@@ -67,21 +67,21 @@ class Estimate:
 
 
 class PictureFolder(Sequence):
-    """A folder's pictures, by name, each read when it is asked for.
+    """A folder's images, sorted by name, each read when accessed.
 
     Attributes:
-      names: of the files that are pictures by their ending.
-      others: of those that are not.
+      names: files with an image format's extension.
+      others: all other files.
     """
 
     def __init__(self, folder: str) -> None:
         """Lists the folder.
 
         Args:
-          folder: its files are pictures; folders in it are not looked into.
+          folder: path of the folder; its subfolders are ignored.
 
         Raises:
-          UserError: there is no such folder, or no picture in it.
+          UserError: the folder does not exist or holds no images.
         """
         self._folder = folder
         try:
@@ -108,19 +108,19 @@ class PictureFolder(Sequence):
 
 
 def estimate(pictures: Sequence[np.ndarray], show_progress: bool = False) -> Estimate:
-    """Recovers the mark that pictures have in common.
+    """Recovers the mark that images have in common.
 
     Args:
-      pictures: five or more, uint8 `[H, W, 3]`, of any sizes. The mark is at the same distance from a corner, an edge
-        or the centre of all, or anywhere, but not scaled or turned. Each is asked for several times and only the
-        mark's surroundings are kept, 1 GB of them at most: of more pictures, as many as fit, evenly spread.
-      show_progress: whether to show bars on stderr.
+      pictures: five or more, uint8 `[H, W, 3]`, of any sizes. The mark may be at a fixed distance from a corner, an
+        edge or the center, or anywhere, but not scaled or rotated. Each image is read several times. Only the mark's
+        surroundings are kept, at most 1 GB; if that is not enough for all images, an evenly spread subset is used.
+      show_progress: whether to show progress bars on stderr.
 
     Returns:
       The mark.
 
     Raises:
-      UserError: too few pictures, or no mark in common.
+      UserError: there are too few images, or they have no mark in common.
     """
     if len(pictures) < LEAST_PICTURES:
         raise UserError(
@@ -162,7 +162,7 @@ def estimate(pictures: Sequence[np.ndarray], show_progress: bool = False) -> Est
 
 
 def _near_ends(limits: tuple[int, int, int, int], size: tuple[int, int]) -> tuple[bool, bool, bool, bool]:
-    """Whether the mark was seen near the pictures' top, left, bottom and right ends."""
+    """Returns whether the mark was seen near the images' top, left, bottom and right edges."""
     top, left, bottom, right = limits
     return top > -_NEAR, left > -_NEAR, bottom - size[0] < _NEAR, right - size[1] < _NEAR
 
@@ -173,7 +173,7 @@ def _that_fit(numbers: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _touches_closed_side(alpha: np.ndarray, open_sides: tuple[bool, ...]) -> bool:
-    """Whether the mark seems to go on where it was taken to have ended."""
+    """Returns whether the mark reaches a side of the region that it was assumed not to cross."""
     sides = alpha[:_TOUCH], alpha[-_TOUCH:], alpha[:, :_TOUCH], alpha[:, -_TOUCH:]
     return any((side > _LEAST_ALPHA).any() for side, is_open in zip(sides, open_sides) if not is_open)
 
@@ -203,13 +203,13 @@ def _assembled(
 
 
 def _full_opacity(opacities: np.ndarray) -> float:
-    """What the most opaque pictures have, so that none is more opaque than the canvas; 1 if they are all the same."""
+    """Returns the opacity of the most opaque images, so that none exceeds the canvas; 1 if all are the same."""
     spread = 1.4826 * np.median(np.abs(opacities - np.median(opacities)))
     return float(np.quantile(opacities, 0.95)) if spread > _SAME_OPACITY else 1.0
 
 
 def _colors(alpha: np.ndarray, premultiplied: np.ndarray) -> np.ndarray:
-    """Colour `[H, W, 3]`; that of the faintest pixels, which noise would decide, is their neighbours'."""
+    """Returns color `[H, W, 3]`; the faintest pixels, whose color would be mostly noise, take their neighbors'."""
     weighted = np.moveaxis(premultiplied, 0, -1) * alpha[..., None]
     square = alpha[..., None] ** 2
     near = smoothing.box(smoothing.box(weighted, 2), 2) / np.maximum(smoothing.box(smoothing.box(square, 2), 2), 1e-9)
@@ -217,7 +217,7 @@ def _colors(alpha: np.ndarray, premultiplied: np.ndarray) -> np.ndarray:
 
 
 def _extent(mark: np.ndarray, open_sides: tuple[bool, ...]) -> tuple[tuple[slice, slice], np.ndarray]:
-    """The mark's bounding box, up to the ends that it may go beyond."""
+    """Returns the mark's bounding box, extended to the sides that it may cross, and its top left corner."""
     rows, columns = (np.flatnonzero(mark.any(axis)) for axis in (1, 0))
     top, bottom, left, right = open_sides
     first = np.array([0 if top else rows[0], 0 if left else columns[0]])

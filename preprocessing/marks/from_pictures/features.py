@@ -1,8 +1,8 @@
-"""What of a picture can agree with another's: edges, whitened, so that a strong one weighs no more than a faint mark.
+"""Features in which images with the same mark agree: whitened edges, so that strong edges cannot outweigh a faint mark.
 
-A mark of colour c adds `(c - y) grad(a)` to a picture's gradient. Its sign is the mark's own where the mark is brighter
-or darker than most pictures, and follows the picture's brightness where it is grey. So there are two features: the
-gradient, and the gradient times how bright the picture is around; one of both is alike in pictures with the same mark.
+A mark of color c adds `(c - y) grad(a)` to the gradient of an image y. If the mark is brighter or darker than most
+images, this has the same sign in all; if it is gray, the sign depends on the image's brightness. So there are two
+features, the gradient and the gradient times the local brightness; at least one agrees in images with the same mark.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import numpy as np
 from preprocessing.marks import smoothing
 
 _NEIGHBOURHOOD = 6
-# Levels: gradients of less are noise, however flat their neighbourhood is.
+# Levels: smaller gradients are noise, however flat their neighborhood is.
 _NOISE = 2.0
 _CLIP = 2.0
 _MIDDLE, _SPREAD = 118.0, 60.0
 
 
 def whitened_edges(picture: np.ndarray, factor: int = 1) -> np.ndarray:
-    """Computes a picture's features.
+    """Computes an image's features.
 
     Args:
       picture: uint8 `[H, W, 3]`.
-      factor: by which resolution is reduced first; what is left over to the right and below is not seen.
+      factor: downscaling factor applied first; leftover pixels at the right and bottom are ignored.
 
     Returns:
-      complex64 `[2, H / factor, W / factor]`: horizontal and vertical gradients as real and imaginary parts; alone,
-      and times the brightness around.
+      complex64 `[2, H / factor, W / factor]`: the gradient, horizontal as real and vertical as imaginary part; alone,
+      and times the local brightness.
     """
     height, width = (size // factor * factor for size in picture.shape[:2])
     gray = picture[:height, :width].mean(-1, dtype=np.float32)
@@ -44,7 +44,7 @@ def whitened_edges(picture: np.ndarray, factor: int = 1) -> np.ndarray:
 
 
 def fast_length(length: int) -> int:
-    """The next length, or this one, that Fourier transforms are quick for."""
+    """Returns the smallest length, from this one up, for which Fourier transforms are fast."""
     while True:
         rest = length
         for prime in (2, 3, 5):
@@ -56,7 +56,7 @@ def fast_length(length: int) -> int:
 
 
 class Agreement:
-    """Sums of features over pictures at the same place, and how far beyond chance they go."""
+    """Sums of features over images at the same place, and how far they exceed chance."""
 
     def __init__(self, height: int, width: int) -> None:
         self.sums = np.zeros((2, height, width), np.complex128)
@@ -64,7 +64,7 @@ class Agreement:
         self._count = np.zeros((height, width), int)
 
     def add(self, features: np.ndarray, top: int, left: int) -> None:
-        """Adds a picture whose top left corner lies at a place of the frame; what falls beyond is left out."""
+        """Adds an image whose top left corner is at (top, left) in the frame; parts outside the frame are ignored."""
         to, own = _overlap(self.sums.shape[1:], features.shape[1:], (top, left))
         part = features[(slice(None), *own)]
         self.sums[(slice(None), *to)] += part
@@ -72,7 +72,7 @@ class Agreement:
         self._count[to] += 1
 
     def significance(self) -> np.ndarray:
-        """Like chi squared, of 3 x 3 pixels' mean: float64 `[H, W]`, 0 where fewer than five pictures are."""
+        """Returns a chi-squared-like statistic, averaged over 3 x 3 pixels: `[H, W]`, 0 for fewer than five images."""
         chi = (np.abs(self.sums) ** 2 / (self._power + 0.05 * self._power.mean() + 1e-9)).sum(0)
         return smoothing.box(np.where(self._count >= 5, chi, 0), 1)
 

@@ -1,9 +1,10 @@
-"""What a mark is, from aligned pictures that carry it, where nothing else is known of them.
+"""Estimates a mark from aligned images that carry it, of which nothing else is known.
 
     found = fit(Stack(pixels, inside))
 
-`alternation` has the equations. Here: when it starts, settles and ends, where the mark is certain to be, so that all
-else is exactly transparent, what flat strokes have in common (`colors`), and how sure its opacity is.
+`alternation` has the equations. This module decides when they start, settle and end; finds where the mark certainly is,
+so that the rest is exactly transparent; applies what flat strokes have in common (`colors`); and estimates the error of
+the opacity.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from preprocessing.marks.from_pictures.alternation import GREY, Alternation, Sta
 
 _STEPS = 12
 _CONVERGED = 4e-4
-# Of significance, in units of noise with four degrees of freedom: what is certainly the mark, and what belongs to it.
+# Significance, in units of noise with four degrees of freedom: of certain mark pixels, and of pixels connected to them.
 _SEED, _GROWN = 70.0, 20.0
 
 
 class Mixture(NamedTuple):
-    """A mark.
+    """An estimated mark.
 
     Attributes:
       alpha: float32 `[H, W]` in 0..1, exactly 0 where there is no mark.
-      premultiplied: float32 `[3, H, W]` in 0..255, colour times alpha.
-      opacities: float64 `[N]`, that each picture has the mark with; their median is 1.
+      premultiplied: float32 `[3, H, W]` in 0..255, color times alpha.
+      opacities: float64 `[N]`, the mark's relative opacity in each image; the median is 1.
       deviation: float32 `[H, W]`, alpha's standard error.
     """
 
@@ -40,12 +41,12 @@ class Mixture(NamedTuple):
 
 
 def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
-    """Everything within a square of a mask's pixels."""
+    """Dilates a mask by a square of `radius` pixels."""
     return neighbors.box(mask.astype(np.float32), radius) > 1e-6
 
 
 def _connected(seeds: np.ndarray, possible: np.ndarray) -> np.ndarray:
-    """All that is possible and, step by step, touches a seed."""
+    """Returns the possible pixels that are connected to a seed."""
     while True:
         grown = _grown(seeds, 1) & possible
         if (grown == seeds).all():
@@ -54,7 +55,7 @@ def _connected(seeds: np.ndarray, possible: np.ndarray) -> np.ndarray:
 
 
 class _Noise(NamedTuple):
-    """How large the effects of nothing are, in units of what the pairs' precisions say."""
+    """The size of effects where there is no mark, in units of what the pairs' precisions predict."""
 
     all_four: float
     contrast: float
@@ -68,7 +69,7 @@ def _significance(state: Alternation, information: poisson.NeighborPairs) -> np.
 def _noise(state: Alternation) -> _Noise:
     information = state.information()
     significance = _significance(state, information)[state.free]
-    # Of chi squared with four degrees of freedom, a quarter is below 1.92: also where a mark covers half of all.
+    # The lower quartile of chi squared with four degrees of freedom is 1.92; it is usable even if a mark covers half.
     unit = max(float(np.quantile(significance, 0.25)) / 1.92, 1e-9)
     nothing = significance < 10 * unit
     contrast = (state.effect()[0] ** 2 * information.slope_information())[state.free]
@@ -82,14 +83,14 @@ def _support(state: Alternation, noise: _Noise) -> np.ndarray:
 
 
 def fit(stack: Stack, watch: Callable[[Iterable, str], Iterable] = lambda steps, _: steps) -> Mixture:
-    """Separates a mark from the pictures that carry it.
+    """Separates a mark from the images that carry it.
 
     Args:
-      stack: five pictures or more, with the mark at the same pixels of all.
-      watch: shows progress over an iterable, named by a text.
+      stack: five or more images, with the mark at the same pixels in all.
+      watch: wraps an iterable, with a label, to show progress.
 
     Returns:
-      The mark, transparent everywhere if there is none.
+      The mark; fully transparent if there is none.
     """
     state = Alternation(stack)
     noise = None

@@ -1,4 +1,4 @@
-"""Pixels and their neighbours, of pictures `[..., H, W]`: means over squares, and sums of pairs."""
+"""Box means and sums of adjacent pixels, for images `[..., H, W]`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def box(x: np.ndarray, radius: int) -> np.ndarray:
-    """Means over squares of the last two axes: in float32, and for small radii faster than running sums."""
+    """Box filter over the last two axes, in float32; faster than running sums for small radii."""
     for axis in (-2, -1):
         margin = [(0, 0)] * x.ndim
         margin[axis] = (radius, radius)
@@ -20,5 +20,5 @@ def box(x: np.ndarray, radius: int) -> np.ndarray:
 
 
 def sums(x: np.ndarray, axis: int) -> np.ndarray:
-    """Of neighbours along -2 or -1."""
+    """Returns the sums of adjacent values along axis -2 or -1."""
     return x[..., 1:, :] + x[..., :-1, :] if axis == -2 else x[..., 1:] + x[..., :-1]

@@ -1,8 +1,8 @@
-"""Where pictures carry the same mark: at the same distance from a corner, an edge's middle or the centre, or anywhere.
+"""Finds where images carry the same mark: at a fixed distance from a corner, edge middle or the center, or anywhere.
 
-First all pictures are laid onto each other by each of those, and their edges summed up: what they have in common stands
-out from what sums of shifted pictures have. If nothing does, pairs of pictures are correlated; those whose best shifts
-fit together around triangles carry the mark, and their sum is the template that finds it in the others.
+First, all images are aligned at each of these anchors and their edges are summed: what they have in common stands out
+against sums of randomly shifted images. If nothing does, pairs of images are correlated. Images whose best shifts are
+consistent around triangles carry the mark, and their sum is the template that finds it in the others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from preprocessing.marks.from_pictures import features
 
-# Reduced pictures' longer side at most; a pair's correlation takes less.
+# Longest side of downscaled images, pixels: for fixed places, and for correlating pairs.
 _SIDE, _PAIR_SIDE = 1024, 512
 _PAIRED = 24
 _LEAST_PIXELS = 20
@@ -25,15 +25,15 @@ _LEAST_PICTURES = 5
 
 
 class MarkLocations(NamedTuple):
-    """Where the mark is.
+    """The place of the mark.
 
     Attributes:
-      corners: int `[N, 2]`, y and x of the region's top left corner in each picture; may be outside of it.
+      corners: int `[N, 2]`, y and x of the region's top left corner in each image; may lie outside the image.
       carries: bool `[N]`, whether the mark was seen there.
       size: height and width of the region.
-      limits: top, left, bottom and right that the region could be extended to, relative to its own corner.
-      reach: pixels that a corner may be wrong by.
-      shifts: whether pictures have it at different places.
+      limits: top, left, bottom and right to which the region could be extended, relative to its corner.
+      reach: largest possible error of a corner, pixels.
+      shifts: whether the mark's place differs between images.
     """
 
     corners: np.ndarray
@@ -52,10 +52,10 @@ def find(pictures: Sequence[np.ndarray], watch: Watch = lambda steps, _: steps) 
 
     Args:
       pictures: uint8 `[H, W, 3]`, read one after the other, and again if places differ.
-      watch: shows progress over an iterable, named by a text.
+      watch: wraps an iterable, with a label, to show progress.
 
     Returns:
-      The placement, or None if the pictures have no mark in common.
+      The placement, or None if the images have no mark in common.
     """
     sizes = np.array([picture.shape[:2] for picture in watch(pictures, "reading")])
     found = _at_fixed_place(pictures, sizes, watch)
@@ -63,7 +63,7 @@ def find(pictures: Sequence[np.ndarray], watch: Watch = lambda steps, _: steps) 
 
 
 def _anchored(sizes: np.ndarray) -> list[np.ndarray]:
-    """Corners of the pictures in a frame as large as the largest ones, for every distinct anchor: `[N, 2]` each."""
+    """Returns the images' corners `[N, 2]` in a frame that holds the largest of them, for every distinct anchor."""
     frame = sizes.max(0)
     ways = {}
     for y in (0, 2, 1):
@@ -111,7 +111,7 @@ def _at_fixed_place(pictures: Sequence[np.ndarray], sizes: np.ndarray, watch: Wa
 
 
 def _is_exact(corners: np.ndarray, sizes: np.ndarray) -> bool:
-    """Whether no half pixel can be lost: with a middle for anchor, one is where sizes are now even, now odd."""
+    """Returns whether alignment loses no half pixel, as it does at a middle if some sizes are even and others odd."""
     spare = sizes.max(0) - sizes
     return bool(((corners == 0) | (corners == spare)).all(0).all())
 
@@ -173,7 +173,7 @@ def _anywhere(pictures: Sequence[np.ndarray], sizes: np.ndarray, watch: Watch) -
 
 
 def _peak(template: np.ndarray, picture: np.ndarray) -> tuple[np.ndarray, float]:
-    """Shift from the template to its place in the picture, and by how many deviations it stands out; of spectra."""
+    """Returns a template's shift to its place in an image, and the peak's height in deviations; takes spectra."""
     found = np.fft.ifft2((np.conj(template) * picture).sum(0)).real
     at = np.unravel_index(found.argmax(), found.shape)
     score = found[at] / (1.4826 * np.median(np.abs(found)) + 1e-9)
@@ -181,7 +181,7 @@ def _peak(template: np.ndarray, picture: np.ndarray) -> tuple[np.ndarray, float]
 
 
 def _consistent(shifts: np.ndarray) -> tuple[int, np.ndarray]:
-    """The picture in most triangles whose shifts add up to nothing, and the others of these."""
+    """Returns the image in the most triangles whose shifts add up to 0, and the other images in these triangles."""
     number = len(shifts)
     around = shifts[:, :, None] + shifts[None] - shifts[:, None]
     closes = (np.abs(around) <= 1).all(-1)

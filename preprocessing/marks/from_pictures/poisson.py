@@ -1,11 +1,11 @@
-"""Fields whose differences between neighbours are known, each with a precision: a Poisson problem with matrix weights.
+"""Finds fields from the differences between neighbors and their precisions: a Poisson problem with matrix weights.
 
-Finds the fields f `[4, H, W]` that minimize, over all pairs of neighbours,
+The fields f `[4, H, W]` minimize, over all pairs of neighbors,
 
     (df + g)' A (df + g)    with    A = [[aa, ab'], [ab, diag(bb)]]    and    h = A g given,
 
-as least squares fits of one slope and three intercepts leave them: conjugate gradients, preconditioned by the same
-problem with one A for all pairs, which sine transforms solve at once.
+where A and h come from least-squares fits of one slope and three intercepts. The solver is conjugate gradients. The
+preconditioner is the same problem with one A for all pairs, which sine transforms solve directly.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import numpy as np
 
 from preprocessing.marks.from_pictures import features
 
-# Draws all fields to 0, so weakly that it only decides what nothing else does; in units of the mean A.
+# Pulls all fields toward 0, so weakly that it only decides what nothing else does; in units of the mean A.
 _RIDGE = 1e-4
 
 
 class NeighborPairs(NamedTuple):
-    """Normal equations of all pairs of neighbours along one axis; float64, of the picture's size less one there.
+    """Normal equations of all pairs of neighbors along one axis; float64, one less than the image's size there.
 
     Attributes:
-      aa: `[h, w]`, of the slope.
-      ab: `[3, h, w]`, of slope and intercept.
-      bb: `[3, h, w]`, of the intercepts.
+      aa: `[h, w]`, for the slope.
+      ab: `[3, h, w]`, for slope and intercepts.
+      bb: `[3, h, w]`, for the intercepts.
       h: `[4, h, w]`, the right-hand side.
     """
 
@@ -38,47 +38,47 @@ class NeighborPairs(NamedTuple):
 
     @classmethod
     def nothing(cls, height: int, width: int) -> NeighborPairs:
-        """The sums over no pictures; a trace keeps pairs that none shows from being divided by 0."""
+        """Returns the sums over no images, with tiny values that avoid division by 0 for pairs that no image shows."""
         shape = (height, width)
         return cls(np.full(shape, 1e-9), np.zeros((3, *shape)), np.full((3, *shape), 1e-12), np.zeros((4, *shape)))
 
     def leave_slope_to_first(self) -> None:
-        """Takes `aa` and `h[0]` for sums of the first channel; the others then tell nothing of the slope. In place."""
+        """Makes only the first channel determine the slope, in place; `aa` and `h[0]` must be its sums alone."""
         share = self.ab[1:] / self.bb[1:]
         self.aa[...] += (share * self.ab[1:]).sum(0)
         self.h[0] += (share * self.h[2:]).sum(0)
 
     def forget(self, unknown: np.ndarray) -> None:
-        """Makes pairs count as nothing, in place; bool `[h, w]`."""
+        """Resets the pairs at `unknown`, bool `[h, w]`, to `nothing`, in place."""
         for sums, nothing in zip(self, (1e-9, 0.0, 1e-12, 0.0)):
             sums[..., unknown] = nothing
 
     def times(self, change: np.ndarray) -> np.ndarray:
-        """A times a change `[4, h, w]`."""
+        """Returns A times a change `[4, h, w]`."""
         slope, intercepts = change[0], change[1:]
         return np.concatenate(
             [(self.aa * slope + (self.ab * intercepts).sum(0))[None], self.ab * slope + self.bb * intercepts]
         )
 
     def matrix(self) -> np.ndarray:
-        """The pairs' mean A, `[4, 4]`."""
+        """Returns the mean A of all pairs, `[4, 4]`."""
         mean = np.diag([self.aa.mean(), *self.bb.mean((1, 2))])
         mean[0, 1:] = mean[1:, 0] = self.ab.mean((1, 2))
         return mean
 
     def own(self) -> np.ndarray:
-        """Each pair's g, as if it were alone: `[4, h, w]`."""
+        """Returns each pair's own g, independent of the others: `[4, h, w]`."""
         share = self.ab / self.bb
         slope = (self.h[0] - (share * self.h[1:]).sum(0)) / np.maximum(self.slope_information(), 1e-12)
         return np.concatenate([slope[None], self.h[1:] / self.bb - share * slope])
 
     def slope_information(self) -> np.ndarray:
-        """Of the slope, with the intercepts unknown: `[h, w]`."""
+        """Returns the information on the slope if the intercepts are unknown: `[h, w]`."""
         return self.aa - (self.ab**2 / self.bb).sum(0)
 
 
 def _gathered(pairs: tuple[NeighborPairs, NeighborPairs], flows: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """The transpose of taking differences, of what `flows` gives down and to the right."""
+    """Applies the transpose of taking differences to `flows`, downward and to the right."""
     height, width = pairs[1].aa.shape[0], pairs[0].aa.shape[1]
     out = np.zeros((4, height, width))
     out[:, 1:] += flows[0]
@@ -89,7 +89,7 @@ def _gathered(pairs: tuple[NeighborPairs, NeighborPairs], flows: tuple[np.ndarra
 
 
 def _sine(x: np.ndarray) -> np.ndarray:
-    """The sine transform (DST-I) of the last two axes."""
+    """Returns the sine transform (DST-I) over the last two axes."""
     for _ in range(2):
         zero = np.zeros_like(x[..., :1])
         x = -np.fft.rfft(np.concatenate([zero, x, zero, -x[..., ::-1]], -1)).imag[..., 1:-1].swapaxes(-1, -2)
@@ -115,10 +115,10 @@ def solve(
     """Finds the fields.
 
     Args:
-      pairs: of vertical and of horizontal neighbours.
+      pairs: of vertical and of horizontal neighbors.
       free: bool `[H, W]`, where the fields may differ from 0. If that is everywhere, the fields' means stay near 0.
-      tolerance: of the residual, relative to what it is for f = 0.
-      steps: of conjugate gradients at most.
+      tolerance: residual at which to stop, relative to that of f = 0.
+      steps: maximum number of conjugate gradient steps.
 
     Returns:
       float64 `[4, H, W]`.

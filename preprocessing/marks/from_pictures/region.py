@@ -1,4 +1,4 @@
-"""The pictures' parts that carry the mark, cut out and laid exactly onto each other."""
+"""Cuts the marked regions out of the images and aligns them to the pixel."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from preprocessing.marks.from_pictures.alternation import Stack
 from preprocessing.marks.from_pictures.place import MarkLocations
 
 _ROUNDS = 10
-# Where its place is all but known, a picture moves only where its edges fit the others' so much better.
+# If the mark's place is nearly certain, an image moves only if its edges then fit the others' this many times better.
 _BETTER = 1.25
 
 
 def grow(placement: MarkLocations, margin: int) -> MarkLocations:
-    """The region with a margin around, as far as pictures go."""
+    """Extends the region by a margin, in pixels, as far as the images reach."""
     top, left, bottom, right = placement.limits
     first = np.maximum((-margin, -margin), (top, left))
     last = np.minimum((placement.size[0] + margin, placement.size[1] + margin), (bottom, right))
@@ -30,16 +30,16 @@ def grow(placement: MarkLocations, margin: int) -> MarkLocations:
 def cut(
     pictures: Sequence[np.ndarray], numbers: Sequence[int], placement: MarkLocations, seen: tuple[bool, ...]
 ) -> tuple[Stack, np.ndarray]:
-    """Cuts the region out.
+    """Cuts out the region.
 
     Args:
-      pictures: all of them, uint8 `[H, W, 3]`.
-      numbers: of those to take.
-      placement: of the region.
-      seen: whether the mark was seen near the region's top, left, bottom and right.
+      pictures: all images, uint8 `[H, W, 3]`.
+      numbers: indices of the images to use.
+      placement: the region's place.
+      seen: whether the mark was seen near the images' top, left, bottom and right edges.
 
     Returns:
-      The stack, and the corners, int `[len(numbers), 2]`, set right to the pixel.
+      The stack, and the corners, int `[len(numbers), 2]`, corrected to the pixel.
     """
     corners = placement.corners[list(numbers)]
     crops = [_crop(pictures[number], corner, placement.size) for number, corner in zip(numbers, corners)]
@@ -55,7 +55,7 @@ def cut(
 
 
 def _crop(picture: np.ndarray, corner: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Uint8 `[3, h, w]`, 0 outside of the picture, and top, bottom, left and right of what is inside."""
+    """Returns uint8 `[3, h, w]`, 0 outside the image, and top, bottom, left and right of the part inside."""
     first = np.maximum(corner, 0)
     last = np.maximum(np.minimum(corner + size, picture.shape[:2]), first)
     (top, left), (bottom, right) = np.minimum(first - corner, size), np.minimum(last - corner, size)
@@ -65,7 +65,7 @@ def _crop(picture: np.ndarray, corner: np.ndarray, size: tuple[int, int]) -> tup
 
 
 def _moves(crops: list[tuple[np.ndarray, tuple[int, ...]]], reach: int, better: float) -> np.ndarray:
-    """How far each crop must move, up to `reach`, to fit the others `better` times as well: y and x, int `[N, 2]`."""
+    """Returns each crop's move (y, x), up to `reach`, that makes it fit the others `better` times as well: `[N, 2]`."""
     height, width = crops[0][0].shape[1:]
     span = tuple(features.fast_length(size + 2 * reach) for size in (height, width))
     spectra = []
