@@ -1,6 +1,7 @@
 # make demo   the whole path on real photographs, a few minutes of training included: runs/demo/before_after.png
 # make app    pretrained/generic on a page in the browser; MODELS="mine=runs/mine/export …" for others
 # make test   the tests; those of keyed exports in TensorFlow 2.21 after make .venv-tf221/installed
+# make test-fast   those that train nothing and start no server, browser or cluster
 # Each finds a fitting Python, makes .venv and installs into it first.
 
 PYTHON := $(shell for v in 3.11 3.10 3.9; do \
@@ -56,7 +57,7 @@ $(VENV)/installed: setup.py constraints.txt
 
 # Renews constraints.txt from the newest releases that setup.py allows; needs Python 3.10 and 3.11, and minutes.
 constraints:
-	@python3 .ci/constraints.py > constraints.new && mv constraints.new constraints.txt
+	@python3 .ci/constraints.py > constraints.new && mv constraints.new constraints.txt || { rm -f constraints.new; false; }
 
 clean:
 	rm -rf $(VENV) .venv-tf221 runs build *.egg-info

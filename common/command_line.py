@@ -34,7 +34,7 @@ def _guarded(main: Callable[[Sequence[str]], Optional[int]]) -> Callable[[Sequen
             logging.getLogger(talkative).setLevel(logging.WARNING)
         try:
             return main(argv)
-        except (UserError, app.UsageError) as error:  # absl's own would print all flags
+        except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
-try:
+with contextlib.suppress(ImportError):  # an extra; without it, `photo.parse` rejects a HEIC with a line that says so
     import pillow_heif
-except ImportError:
-    pass
-else:
+
     pillow_heif.register_heif_opener()
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".heic", ".heif"})

@@ -141,8 +141,7 @@ class _Work(NamedTuple):
     @classmethod
     def of(cls, arguments: Arguments, listing: Listing, known: Annotations) -> "_Work":
         """Counts it."""
-        wanted = splits.parse_splits(arguments.split_sizes)
-        used = sum(len(ranks) for ranks in splits.cut_splits(wanted, len(listing.names)).values())
+        used = sum(len(ranks) for ranks in splits.cut_splits(arguments.wanted, len(listing.names)).values())
         missing = [
             shards.reject(name, "missing", "named by the annotations, not in --images_dir")
             for name in missing_pictures(known, listing.names)
@@ -154,9 +153,14 @@ class _Work(NamedTuple):
 
 def _write_plans(arguments: Arguments, listing: Listing, known: Annotations, folders: JobFolders) -> list[str]:
     """Writes a plan per shard; returns their paths."""
-    wanted = splits.parse_splits(arguments.split_sizes)
     plans = plan_shards(
-        listing, known, wanted, arguments.images_dir, arguments.shard_mb * _MB, arguments.seed, arguments.check
+        listing,
+        known,
+        arguments.wanted,
+        arguments.images_dir,
+        arguments.shard_mb * _MB,
+        arguments.seed,
+        arguments.check,
     )
     write = functools.partial(write_plan, directory=folders.plan)
     return list(filesystem.map_files(write, plans, folders.output))
@@ -171,7 +175,7 @@ def _publish(job: Job, work: _Work, plan_paths: list[str], folders: JobFolders) 
     _check_sizes(manifests, output_dir)
     info = {
         "schema_version": schema.SCHEMA_VERSION,
-        "splits": {split: _split_info(split, manifests) for split in splits.parse_splits(arguments.split_sizes)},
+        "splits": {split: _split_info(split, manifests) for split in arguments.wanted},
         "rejected": {"images": len(rejected), "by_reason": _by_reason(rejected)},
         "boxes_without_area": work.flat_boxes,
         "categories": work.categories,

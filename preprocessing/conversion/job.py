@@ -44,6 +44,11 @@ class Arguments:
     check: str
     max_rejected_fraction: float
 
+    @property
+    def wanted(self) -> dict[str, int | float]:
+        """The splits and their sizes, see `splits.parse_splits`."""
+        return splits.parse_splits(self.split_sizes)
+
     def validated(self) -> Arguments:
         """These with absolute paths.
 

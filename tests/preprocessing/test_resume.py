@@ -182,6 +182,21 @@ def test_other_arguments_are_refused_and_the_difference_named(
     verify(str(coco_folder.output))
 
 
+def test_a_job_of_another_version_is_refused_and_one_without_a_version_resumed(
+    coco_folder, run_convert, end_after, reference
+):
+    end_after(shards, "publish_shard", 3, True)
+    begun = coco_folder.output / "unfinished-job" / "job.json"
+    job = json.loads(begun.read_text())
+    assert job.pop("version") == 1
+    begun.write_text(json.dumps({**job, "version": 99}))
+    with pytest.raises(UserError, match="holds an unfinished job, made with another version .*99 instead of 1"):
+        run_convert(max_rejected_fraction=0.5)
+    begun.write_text(json.dumps(job))  # as version 0.1 wrote it
+    run_convert(max_rejected_fraction=0.5)
+    assert _files(coco_folder.output) == reference
+
+
 def test_other_arguments_are_refused_before_anything_is_read(run_convert, monkeypatch):
     run_convert()
     monkeypatch.setattr(
